@@ -1,0 +1,64 @@
+"""Named chips. Each number has its source, or `assumed` and a range."""
+
+from codesign import units
+from codesign.hardware.parts.crossbar import CrossbarSpec
+from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.hardware.roofline import RooflineSpec
+
+CROSSBARS_PER_TILE = 96  # DeepTrain, Table I
+TILES_PER_TIER = 36 * 4  # clusters x tiles; DeepTrain, Table I
+
+# Thread-instructions of one element through batch norm, forward and backward, counted
+# from Ioffe & Szegedy, ICML 2015 (Algorithm 1 and the gradients of Section 3) as three
+# forward and two backward loops: 10 + 14 arithmetic and memory instructions, and one
+# address or loop instruction for each of the 9 loads and stores. Unrolling removes
+# about half of those; spilling and predicates add: range 24..60.
+BN_INSTRUCTIONS_PER_ELEMENT = 33.0
+# assumed: batch norm streams, so a Fermi core waits for memory; range 0.1..1.
+GPU_UTILISATION = 0.5
+# assumed: 250 W of a GeForce GTX 480 over 480 lanes at 1.4 GHz is 370 pJ with
+# everything counted, about half of it not the cores'; range 50..400 pJ.
+GPU_INSTRUCTION_ENERGY_J = 200 * units.PJ
+
+# One value for all networks, chosen so that the mean cut in period of the published
+# placements on 3R1G is the paper's 67.1 % (Fig. 12): instructions per element divided by
+# utilisation. `experiments.bn_placement` prints what the prior above gives beside it.
+FITTED_BN_INSTRUCTIONS_OVER_UTILISATION = 0.0
+# And the energy of an instruction for the paper's 16.6 % (Fig. 12), given the former.
+FITTED_GPU_INSTRUCTION_ENERGY_J = 0.0
+
+
+def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
+    """The DeepTrain stack with R ReRAM and G GPU tiers at its sourced priors.
+
+    2R2G with a batch norm after every convolution is AccuReD.
+
+    Raises:
+        ValueError: If R or G is below 1 or R + G exceeds 4.
+    """
+    return ReramGpuSpec(
+        num_reram_tiers=num_reram_tiers,
+        num_gpu_tiers=num_gpu_tiers,
+        crossbar=CrossbarSpec(
+            read_time_s=100 * units.NS,  # 10 MHz; DeepTrain, Table I
+            power_w=330 * units.MW / CROSSBARS_PER_TILE,  # DeepTrain, Table I
+        ),
+        crossbars_per_tier=TILES_PER_TIER * CROSSBARS_PER_TILE,
+        gpu_tiles_per_tier=16,  # DeepTrain, Table I
+        gpu_clock_hz=700 * units.MHZ,  # DeepTrain, Table I
+        gpu_instructions_per_cycle=64,  # two warps of 32 a cycle: Fermi's two schedulers
+        gpu_utilisation=GPU_UTILISATION,
+        bn_instructions_per_element=BN_INSTRUCTIONS_PER_ELEMENT,
+        gpu_instruction_energy_j=GPU_INSTRUCTION_ENERGY_J,
+    ).checked()
+
+
+def titan_xp() -> RooflineSpec:
+    """NVIDIA Titan Xp (2017): data-sheet peaks; efficiencies assumed."""
+    return RooflineSpec(
+        peak_macs_per_s=3840 * 1.582 * units.GHZ,  # CUDA cores x boost clock, fp32
+        compute_efficiency=0.5,  # assumed: cuDNN on 32x32 images; range 0.2..0.8
+        bandwidth_bytes_per_s=547.6 * units.GB_PER_S,
+        bandwidth_efficiency=0.8,  # assumed; range 0.6..0.9
+        power_w=250.0,  # board power limit
+    ).checked()

@@ -1,0 +1,79 @@
+"""Integer copies of parallel workers that make the slowest stage as fast as it can be."""
+
+import jax
+import jax.numpy as jnp
+
+from codesign.numerics.relax import EXACT, Relax
+from codesign.types import Array, Scalar
+
+_NUM_BISECTIONS = 60  # in log space: from 1e9 apart to one float32 ulp, with room
+
+
+def slowest_share(
+    work: Array, unit_cost: Array, budget: Scalar, *, relax: Relax = EXACT
+) -> Array:
+    """Least n such that workers of share n, ceil(work / n) of them each, fit the budget.
+
+    Solves min n subject to  sum_l unit_cost_l ceil(work_l / n) <= budget.  Left of the
+    solution some stage would need one worker more than there is room for, so n is also
+    min over integers r_l of max_l work_l / r_l: the sum never grows with n, hence
+    bisection. With a smooth ceil, one Newton step from the root carries the gradient
+    (implicit function theorem).
+
+    Args:
+        work: [L] non-negative work of each stage, in any unit.
+        unit_cost: [L] cost of one worker of each stage.
+        budget: [] total cost allowed; below one worker each, n is max_l work_l.
+
+    Returns:
+        [] n, in the unit of `work`.
+    """
+    largest = jnp.maximum(jnp.max(work), 1e-30)
+
+    def excess(n, work, unit_cost, budget):
+        return jnp.sum(unit_cost * relax.ceil(work / n)) - budget
+
+    # No tangent enters the loop: the Newton step below carries the gradient.
+    fixed = jax.lax.stop_gradient((work, unit_cost, jnp.asarray(budget)))
+    top = jax.lax.stop_gradient(largest)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = jnp.clip(jnp.exp((jnp.log(low) + jnp.log(high)) / 2), low, high)
+        fits = excess(middle, *fixed) <= 0
+        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    _, root = jax.lax.fori_loop(0, _NUM_BISECTIONS, halve, (top * 1e-9, top))
+    if relax.is_exact:
+        return root
+    slope = jax.grad(excess)(root, *fixed)
+    at_bound = (root >= top) | (slope == 0)
+    step = excess(root, work, unit_cost, budget) / jnp.where(at_bound, 1.0, slope)
+    # At the bound n is the largest work itself.
+    return jnp.where(at_bound, largest, root - (step - jax.lax.stop_gradient(step)))
+
+
+def copies(
+    num_windows: Array, unit_cost: Array, budget: Scalar, *, relax: Relax = EXACT
+) -> tuple[Array, Array]:
+    """Replicates stages to minimise the slowest, max_l ceil(num_windows_l / r_l).
+
+    This is PipeLayer's weight replication (Song et al., HPCA 2017) solved exactly: the
+    least integer stage length is the ceiling of `slowest_share`, and each stage takes the
+    fewest copies that keep to it.
+
+    Args:
+        num_windows: [L] sequential steps of a stage with one copy, at least 1.
+        unit_cost: [L] cost of one copy.
+        budget: [] total cost allowed.
+
+    Returns:
+        r: [L] copies, at least 1; and n: [] steps of the slowest stage.
+    """
+    share = slowest_share(num_windows, unit_cost, budget, relax=relax)
+    if relax.is_exact:
+        # The root is found to a few ulp; ratios of integers lie further from the next
+        # integer than this as long as num_windows < 2e6.
+        share = share * (1 - 4e-7)
+    steps = relax.max(relax.ceil(share), jnp.ones(()))
+    return jnp.maximum(relax.ceil(num_windows / steps), 1.0), steps

@@ -1,0 +1,210 @@
+"""DeepTrain's 3-D stack: ReRAM tiers multiply, GPU tiers normalise, all in one pipeline."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from codesign.hardware.cost import Cost
+from codesign.hardware.parts import allocation
+from codesign.hardware.parts.crossbar import CrossbarSpec, num_crossbars
+from codesign.numerics.relax import EXACT, Relax
+from codesign.types import Array, Scalar
+from codesign.workload.graph import MATRIX_KINDS, Workload
+
+MAX_TIERS = 4  # R + G; a fifth tier passes 100 C (DeepTrain, Section V-A)
+
+
+@struct.dataclass(kw_only=True)
+class ReramGpuSpec:
+    """R ReRAM tiers and G GPU tiers. `Scalar` fields are design variables."""
+
+    num_reram_tiers: Scalar  # [] R
+    num_gpu_tiers: Scalar  # [] G
+    crossbar: CrossbarSpec
+    crossbars_per_tier: Scalar  # []
+    gpu_tiles_per_tier: Scalar  # []
+    gpu_clock_hz: Scalar  # []
+    gpu_instructions_per_cycle: Scalar  # [] thread-instructions of one tile at peak
+    gpu_utilisation: Scalar  # [] part of the peak that batch norm reaches
+    bn_instructions_per_element: Scalar  # [] forward and backward of one element
+    gpu_instruction_energy_j: Scalar  # [] of one thread-instruction
+    dedicated_tiles: bool = struct.field(pytree_node=False, default=False)
+
+    def checked(self) -> "ReramGpuSpec":
+        """Validates concrete values; returns float32 leaves.
+
+        Raises:
+            ValueError: If R or G is below 1, R + G exceeds 4, or a rate is not positive.
+        """
+        tiers = {"R": self.num_reram_tiers, "G": self.num_gpu_tiers}
+        for name, count in tiers.items():
+            if count < 1 or count != int(count):
+                raise ValueError(
+                    f"`{name}` (={count}) must be a whole number of tiers, at least 1: "
+                    "convolutions need ReRAM, batch norm needs GPU tiles."
+                )
+        if sum(tiers.values()) > MAX_TIERS:
+            raise ValueError(
+                f"`R` + `G` (={tiers['R']} + {tiers['G']}) must not exceed {MAX_TIERS} "
+                "tiers, which is what stays below 100 C; use 3R1G or 2R2G."
+            )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
+            if not leaf > 0:
+                name = jax.tree_util.keystr(path)
+                raise ValueError(f"`spec{name}` must be positive, got {leaf}.")
+        if self.gpu_utilisation > 1:
+            raise ValueError(
+                f"`gpu_utilisation` must lie in (0, 1], got {self.gpu_utilisation}."
+            )
+        return jax.tree.map(jnp.float32, self)
+
+
+def estimate(
+    spec: ReramGpuSpec,
+    workload: Workload,
+    *,
+    batch_size: int = 64,
+    relax: Relax = EXACT,
+) -> Cost:
+    """Costs one training iteration of `workload` on the stack.
+
+    Convolutions and dense layers sit in crossbars twice, as they are and transposed for
+    the error (not for a layer fed by the input alone). Spare crossbars hold copies that
+    shorten the slowest stage. Each kept batch norm is a stage on the GPU tiles, streamed
+    as in Liao et al., arXiv:1610.06160. With L conv and dense layers of index l,
+
+        crossbars_l = ceil(k k C_in / 128) ceil(8 C_out / 128), and transposed        (1)
+        activations = sum_l (2 (L - l) + 1) elements_l, packed densely in cells       (2)
+        Tc  = ceil(windows_l / r_l) reads of 16 x 100 ns, the slowest                 (3)
+        Tn  = sum_sites elements x instructions / (tiles x clock x IPC x utilisation) (4)
+        T   = max(Tc, Tn);  latency = (B + stages - 1) T                              (5)
+        energy = B (MVMs x crossbar energy + instructions x instruction energy)       (6)
+
+    windows is the larger of the forward map's positions and the error's. stages counts
+    2 L + 1 as PipeLayer does, and a forward and a backward stage for each kept norm.
+    With `dedicated_tiles`, every norm has whole tiles of its own and Tn is the slowest.
+
+    The weight gradient multiplies stored activations [windows, fan_in] by C_out error
+    columns. It is counted in (6) and kept off the pipeline: streamed through one copy,
+    512 columns would take 819 us, longer than a whole step on a GPU; the paper does not
+    say how it is hidden. Writing cells and moving data are not in this model yet.
+
+    Args:
+        spec: The stack; leaves may be traced. See `catalogue.deeptrain`.
+        workload: One example's ops; `workload.masked(bn_mask)` for a placement.
+        batch_size: B, inputs between two weight updates.
+        relax: `EXACT`, or `smooth(temperature)`.
+
+    Returns:
+        `Cost` of one batch, with `period_s`, `feasible` and `violation`. `breakdown`:
+        `conv_stage_s`, `crossbars`, `copies`, `mvm_energy_j` over conv and dense ops,
+        `bn_stage_s`, `bn_elements`, `gpu_energy_j` over norms, and scalars
+        `slowest_conv_s`, `slowest_bn_s`, `crossbars_used`, `crossbars_budget`,
+        `num_stages`.
+    """
+    matrix, norm = workload.select(*MATRIX_KINDS), workload.select("norm")
+    storage = _storage(spec, matrix, relax)
+    budget = spec.num_reram_tiers * spec.crossbars_per_tier
+    windows = jnp.maximum(matrix.num_windows, matrix.num_input_windows)
+    num_copies, steps = allocation.copies(
+        windows, storage["weights"], budget - storage["activations"], relax=relax
+    )
+    mvm_time_s = spec.crossbar.mvm_time_s
+    conv_stage_s = relax.ceil(windows / num_copies) * mvm_time_s  # [L]
+    slowest_conv_s = steps * mvm_time_s
+
+    instructions = norm.elements * spec.bn_instructions_per_element  # [C]
+    tile_rate = (
+        spec.gpu_instructions_per_cycle * spec.gpu_utilisation * spec.gpu_clock_hz
+    )
+    num_tiles = spec.num_gpu_tiers * spec.gpu_tiles_per_tier
+    bn_stage_s = instructions / (num_tiles * tile_rate)  # [C] if it had all tiles
+    if spec.dedicated_tiles and norm.num_ops:
+        one_each = jnp.ones_like(instructions)
+        share = allocation.slowest_share(instructions, one_each, num_tiles, relax=relax)
+        slowest_bn_s = share / tile_rate
+    else:
+        slowest_bn_s = jnp.sum(bn_stage_s)
+    period_s = relax.max(slowest_conv_s, slowest_bn_s)
+
+    kept = _num_kept(norm)
+    num_stages = 2 * matrix.num_ops + 1 + 2 * kept
+    mvm_energy_j = _num_mvms(matrix, storage) * spec.crossbar.mvm_energy_j  # [L]
+    gpu_energy_j = instructions * spec.gpu_instruction_energy_j  # [C]
+
+    needed = jnp.sum(storage["weights"]) + storage["activations"]
+    crossbars_used = jnp.sum(num_copies * storage["weights"]) + storage["activations"]
+    feasible = needed <= budget
+    violation = relax.max(needed / budget, jnp.ones(())) - 1
+    if spec.dedicated_tiles and norm.num_ops:
+        feasible &= kept <= num_tiles
+        violation += relax.max(kept / num_tiles, jnp.ones(())) - 1
+    return Cost(
+        latency_s=(batch_size + num_stages - 1) * period_s,
+        energy_j=batch_size * (jnp.sum(mvm_energy_j) + jnp.sum(gpu_energy_j)),
+        period_s=period_s,
+        feasible=feasible,
+        violation=violation,
+        breakdown=dict(
+            conv_stage_s=conv_stage_s,
+            crossbars=storage["weights"],
+            copies=num_copies,
+            mvm_energy_j=mvm_energy_j,
+            bn_stage_s=bn_stage_s,
+            bn_elements=norm.elements,
+            gpu_energy_j=gpu_energy_j,
+            slowest_conv_s=slowest_conv_s,
+            slowest_bn_s=slowest_bn_s,
+            crossbars_needed=needed,
+            crossbars_used=crossbars_used,
+            crossbars_budget=budget,
+            num_stages=num_stages,
+        ),
+    )
+
+
+def _storage(spec: ReramGpuSpec, matrix: Workload, relax: Relax) -> dict[str, Array]:
+    """Crossbars of each layer's matrices [L], and of all stored activations []."""
+    xbar = spec.crossbar
+    forward = num_crossbars(xbar, matrix.fan_in, matrix.fan_out, relax=relax)
+    # Errors of C_out channels are convolved to C_in; the kernel area stays in the rows.
+    area = matrix.weights / (matrix.fan_out * _channels_in(matrix))
+    backward = num_crossbars(
+        xbar, area * matrix.fan_out, _channels_in(matrix), relax=relax
+    )
+    backward = jnp.where(_is_first(matrix), 0.0, backward)
+    depth = jnp.arange(matrix.num_ops, 0, -1, dtype=jnp.float32) - 1  # L - l
+    values = jnp.sum((2 * depth + 1) * matrix.elements)
+    activations = relax.ceil(values * xbar.cells_per_value / xbar.num_cells)
+    gradient = num_crossbars(xbar, matrix.num_windows, matrix.fan_in, relax=relax)
+    return dict(
+        forward=forward,
+        backward=backward,
+        gradient=gradient,
+        weights=forward + backward,
+        activations=activations,
+    )
+
+
+def _num_mvms(matrix: Workload, storage: dict[str, Array]) -> Array:
+    """[L] crossbar-MVMs of one example: forward, error and weight gradient."""
+    forward = matrix.num_windows * storage["forward"]
+    backward = matrix.num_input_windows * storage["backward"]
+    return forward + backward + matrix.fan_out * storage["gradient"]
+
+
+def _channels_in(matrix: Workload) -> Array:
+    return jnp.array([shape[-2] for shape in matrix.weight_shapes], jnp.float32)
+
+
+def _is_first(matrix: Workload) -> Array:
+    fed = {end for _, end in matrix.edges}
+    return jnp.array([op not in fed for op in range(matrix.num_ops)])
+
+
+def _num_kept(norm: Workload) -> Array:
+    """[] kept norms: by how much a mask has scaled each one's elements."""
+    full = jnp.array([math.prod(shape) for shape in norm.output_shapes], jnp.float32)
+    return jnp.sum(norm.elements / full)

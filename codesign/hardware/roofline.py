@@ -1,0 +1,95 @@
+"""A GPU as a roofline: each op takes the longer of its arithmetic and its traffic."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from codesign.hardware.cost import Cost
+from codesign.numerics.relax import EXACT, Relax
+from codesign.types import Scalar
+from codesign.workload.graph import MATRIX_KINDS, Workload
+
+# Passes over a map of one training step, in elements read or written. Norm: forward reads
+# x for its statistics and again to normalise, and writes y; backward reads x and dy for
+# the two sums and again for dx, and writes dx. Others: x in, y out; y, dy in, dx out.
+_PASSES = {"norm": 8, "activation": 5, "add": 6, "pool": 5}
+
+
+@struct.dataclass(kw_only=True)
+class RooflineSpec:
+    """A processor with one memory. `Scalar` fields are design variables."""
+
+    peak_macs_per_s: Scalar  # []
+    compute_efficiency: Scalar  # [] part of the peak that matrix ops reach
+    bandwidth_bytes_per_s: Scalar  # []
+    bandwidth_efficiency: Scalar  # [] part of the bandwidth that streams reach
+    power_w: Scalar  # [] while busy
+    value_bits: int = struct.field(pytree_node=False, default=32)
+
+    def checked(self) -> "RooflineSpec":
+        """Validates concrete values; returns float32 leaves.
+
+        Raises:
+            ValueError: If a leaf is not positive, or an efficiency exceeds 1.
+        """
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
+            name = jax.tree_util.keystr(path)
+            if not leaf > 0 or ("efficiency" in name and leaf > 1):
+                raise ValueError(
+                    f"`spec{name}` must be positive, efficiencies at most 1, got {leaf}."
+                )
+        return jax.tree.map(jnp.float32, self)
+
+
+def estimate(
+    spec: RooflineSpec,
+    workload: Workload,
+    *,
+    batch_size: int = 64,
+    relax: Relax = EXACT,
+) -> Cost:
+    """Costs one training iteration; forward, input gradient and weight gradient.
+
+        t_op = max(MACs / (peak x efficiency), bytes / (bandwidth x efficiency))
+
+    A matrix op runs three products (two where its input needs no gradient), each reading
+    two operands and writing one. Other ops are streams of `_PASSES` elements. Every
+    op's maps go through memory once a product: nothing is fused, as in the frameworks of
+    the DeepTrain paper's time.
+
+    Returns:
+        `Cost` of one batch, with `traffic_bytes`; `breakdown` has `op_s` and
+        `op_bytes` over all ops.
+    """
+    value_bytes = spec.value_bits / 8
+    fed = {end for _, end in workload.edges}
+    is_matrix = [kind in MATRIX_KINDS for kind in workload.kinds]
+    products = jnp.array(
+        [(3.0 if op in fed else 2.0) * m for op, m in enumerate(is_matrix)]
+    )
+    passes = jnp.array([float(_PASSES.get(kind, 0)) for kind in workload.kinds])
+    inputs = workload.num_input_windows * _last(workload)  # [L] of matrix ops
+    operands = batch_size * (inputs + workload.elements) + workload.weights
+    moved = products * operands + passes * batch_size * workload.elements  # [L]
+    op_bytes = moved * value_bytes
+    compute_s = (
+        products
+        * batch_size
+        * workload.macs
+        / (spec.peak_macs_per_s * spec.compute_efficiency)
+    )
+    memory_s = op_bytes / (spec.bandwidth_bytes_per_s * spec.bandwidth_efficiency)
+    op_s = relax.reduce_max(jnp.stack([compute_s, memory_s]), axis=0)
+    latency_s = jnp.sum(op_s)
+    return Cost(
+        latency_s=latency_s,
+        energy_j=latency_s * spec.power_w,
+        period_s=latency_s / batch_size,
+        traffic_bytes=jnp.sum(op_bytes),
+        breakdown=dict(op_s=op_s, op_bytes=op_bytes),
+    )
+
+
+def _last(workload: Workload):
+    channels = [shape[-1] if shape else 0 for shape in workload.input_shapes]
+    return jnp.array(channels, jnp.float32)

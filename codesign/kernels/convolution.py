@@ -1,0 +1,114 @@
+"""Two-dimensional convolution: one function, its implementation chosen by platform."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from codesign.kernels.named_op import named_op
+from codesign.types import Array
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def convolution(
+    x: Array,
+    kernel: Array,
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    groups: int = 1,
+    implementation: str | None = None,
+) -> Array:
+    """Cross-correlates images with a kernel, as `lax.conv_general_dilated` does.
+
+    Args:
+        x: [B, H, W, C] images.
+        kernel: [kernel_h, kernel_w, C / groups, K].
+        strides: Steps between windows.
+        padding: `SAME`, `VALID`, or ((top, bottom), (left, right)).
+        groups: Channel groups that do not see each other.
+        implementation: `xla` or `unfold`; None takes what was measured as the fastest
+            on the platform: `unfold` on CPU, where XLA's convolution gradients are 2 to
+            9 times slower on VGG-11 (`python -m experiments.bench`), else `xla`.
+
+    Returns:
+        [B, H', W', K].
+
+    Raises:
+        ValueError: If shapes do not fit, or `implementation` is not known or cannot
+            serve grouped convolutions.
+    """
+    if x.ndim != 4 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2] * groups:
+        raise ValueError(
+            f"`x` {x.shape} must be [B, H, W, C] and `kernel` {kernel.shape} "
+            f"[h, w, C / groups, K] with the same C at `groups` (={groups})."
+        )
+    if implementation is None:
+        on_cpu = jax.default_backend() == "cpu"
+        implementation = "unfold" if on_cpu and groups == 1 else "xla"
+    if implementation not in _IMPLEMENTATIONS:
+        raise ValueError(
+            f"`implementation` (={implementation!r}) must be one of "
+            f"{sorted(_IMPLEMENTATIONS)}."
+        )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+
+    def run(x, kernel):
+        return _IMPLEMENTATIONS[implementation](
+            x, kernel, strides, tuple(padding), groups
+        )
+
+    return named_op("conv", run, x, kernel)
+
+
+def _xla(x, kernel, strides, padding, groups):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=groups,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _unfold(x, kernel, strides, padding, groups):
+    """One matmul over the concatenated shifted inputs; autodiff gives its gradients.
+
+    XLA's CPU backend runs this and both gradients through its matmul library, while its
+    convolution gradients on small maps (2x2, 512 channels) fall to a naive loop.
+    """
+    if groups != 1:
+        raise ValueError("`unfold` serves `groups=1` only; use `xla`.")
+    kernel_h, kernel_w, num_inputs, num_outputs = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    batch, height, width, _ = x.shape
+    out_h = (height - kernel_h) // strides[0] + 1
+    out_w = (width - kernel_w) // strides[1] + 1
+    patches = [
+        lax.slice(
+            x,
+            (0, i, j, 0),
+            (
+                batch,
+                i + (out_h - 1) * strides[0] + 1,
+                j + (out_w - 1) * strides[1] + 1,
+                num_inputs,
+            ),
+            (1, *strides, 1),
+        )
+        for i in range(kernel_h)
+        for j in range(kernel_w)
+    ]
+    rows = jnp.concatenate(patches, -1).reshape(batch * out_h * out_w, -1)
+    y = jnp.dot(
+        rows, kernel.reshape(-1, num_outputs), preferred_element_type=jnp.float32
+    )
+    return y.reshape(batch, out_h, out_w, num_outputs)
+
+
+_IMPLEMENTATIONS = {"xla": _xla, "unfold": _unfold}

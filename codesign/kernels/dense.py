@@ -1,0 +1,23 @@
+"""Dense layers as one named op."""
+
+import jax.numpy as jnp
+
+from codesign.kernels.named_op import named_op
+from codesign.types import Array
+
+
+def dense(x: Array, kernel: Array) -> Array:
+    """Multiplies rows by a weight matrix: [..., C] x [C, K] -> [..., K].
+
+    Raises:
+        ValueError: If the inner sizes differ.
+    """
+    if kernel.ndim != 2 or x.shape[-1] != kernel.shape[0]:
+        raise ValueError(
+            f"`x` {x.shape} and `kernel` {kernel.shape} must be [..., C] and [C, K]."
+        )
+
+    def run(x, kernel):
+        return jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+
+    return named_op("dense", run, x, kernel)

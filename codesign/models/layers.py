@@ -1,0 +1,75 @@
+"""Convolution and dense layers, with the initialisations that the papers compare."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+from codesign.kernels.convolution import convolution
+from codesign.kernels.dense import dense
+from codesign.types import Array
+
+
+def _uniform(bound: float) -> Callable:
+    def init(key, shape, dtype=jax.numpy.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def _pytorch(fan_in: int) -> tuple[Callable, Callable]:
+    # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)) is U(-1/sqrt(fan_in), ...).
+    bound = 1 / math.sqrt(fan_in)
+    return _uniform(bound), _uniform(bound)
+
+
+def _xavier(fan_in: int) -> tuple[Callable, Callable]:
+    del fan_in  # Glorot & Bengio, AISTATS 2010; biases start at 0.
+    return nn.initializers.xavier_uniform(), nn.initializers.zeros
+
+
+def _kaiming(fan_in: int) -> tuple[Callable, Callable]:
+    del fan_in  # He et al., ICCV 2015, fan_in and ReLU; biases start at 0.
+    return nn.initializers.kaiming_normal(), nn.initializers.zeros
+
+
+INITIALISATIONS = {"pytorch": _pytorch, "xavier": _xavier, "kaiming": _kaiming}
+
+
+class Conv(nn.Module):
+    """Convolution with a bias: a network that drops its BN layers keeps an offset."""
+
+    features: int
+    kernel_size: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    padding: Sequence[tuple[int, int]] = ((1, 1), (1, 1))
+    initialisation: str = "pytorch"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H', W', features]."""
+        channels = x.shape[-1]
+        fan_in = math.prod(self.kernel_size) * channels
+        kernel_init, bias_init = INITIALISATIONS[self.initialisation](fan_in)
+        shape = (*self.kernel_size, channels, self.features)
+        kernel = self.param("kernel", kernel_init, shape)
+        bias = self.param("bias", bias_init, (self.features,))
+        y = convolution(x, kernel, strides=self.strides, padding=self.padding)
+        return y + bias.reshape(1, 1, 1, -1)
+
+
+class Dense(nn.Module):
+    """Dense layer with a bias."""
+
+    features: int
+    initialisation: str = "pytorch"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, C] -> [B, features]."""
+        fan_in = x.shape[-1]
+        kernel_init, bias_init = INITIALISATIONS[self.initialisation](fan_in)
+        kernel = self.param("kernel", kernel_init, (fan_in, self.features))
+        bias = self.param("bias", bias_init, (self.features,))
+        return dense(x, kernel) + bias.reshape(1, -1)

@@ -1,0 +1,78 @@
+"""Batch norm whose presence is data: one compiled program for every placement."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from codesign.kernels.named_op import named_op
+from codesign.types import Array
+
+
+class MaskedBatchNorm(nn.Module):
+    """y = m BN(x) + (1 - m) x, with m = bn_mask[site]: BN at 1, identity at 0.
+
+    Both terms are affine in x for each channel, so the layer runs as one multiply-add,
+
+        y = a x + b,  a = m s + 1 - m,  b = m (bias - mean s),  s = scale / sqrt(var + eps)
+
+    (Ioffe & Szegedy, ICML 2015, with the mask folded in), and the gradient of m needs
+    only the per-channel sums that the gradients of scale and bias need anyway.
+
+    Placing this layer makes a network searchable: `site` is the index into the mask.
+    Statistics are gathered at every site, also where the mask is 0; there they have no
+    influence on the output or on any gradient but the mask's own.
+
+    Attributes:
+        site: Index into `bn_mask`, from 0.
+        momentum: Weight of the old running statistics (PyTorch's 1 - momentum).
+        epsilon: Added to the variance.
+    """
+
+    site: int
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, bn_mask: Array, *, train: bool) -> Array:
+        """Normalises over all axes but the last.
+
+        Args:
+            x: [B, ..., C].
+            bn_mask: [num_sites] in [0, 1].
+            train: Use and record batch statistics, else the running ones.
+
+        Returns:
+            [B, ..., C].
+        """
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        axes = tuple(range(x.ndim - 1))
+
+        def run(x, mask, scale, bias, mean, var):
+            if train:
+                mean = jnp.mean(x, axes)
+                var = jnp.mean(jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))), axes)
+            s = scale / jnp.sqrt(var + self.epsilon)
+            a = mask * s + (1 - mask)
+            b = mask * (bias - mean * s)
+            shape = (1,) * len(axes) + (channels,)
+            return x * a.reshape(shape) + b.reshape(shape), mean, var
+
+        y, mean, var = named_op(
+            "norm",
+            run,
+            x,
+            bn_mask[self.site],
+            scale,
+            bias,
+            running_mean.value,
+            running_var.value,
+            site=self.site,
+        )
+        if train and not self.is_initializing():
+            keep = self.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * var
+        return y

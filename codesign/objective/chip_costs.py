@@ -1,0 +1,43 @@
+"""Hardware cost as a function of a design, to be differentiated inside the step."""
+
+from collections.abc import Callable
+
+from codesign.hardware.cost import Cost
+from codesign.numerics.relax import EXACT, Relax
+from codesign.objective.design import Design
+from codesign.types import Array
+from codesign.workload.graph import Workload
+
+_SCALARS = ("latency_s", "energy_j", "period_s", "violation")
+
+
+def chip_costs(
+    workload: Workload,
+    estimate: Callable[..., Cost],
+    *,
+    batch_size: int,
+    relax: Relax = EXACT,
+) -> Callable[[Design], dict[str, Array]]:
+    """Returns `costs(design)`: the scalars of `estimate` for the masked workload.
+
+    The result goes to `training.step.make_step(chip_costs=...)`, whose jitted call then
+    returns task loss, costs and the gradients of all of them.
+
+    Args:
+        workload: Ops of one example, unmasked.
+        estimate: A chip's door, such as `hardware.reram_gpu.estimate`.
+        batch_size: Inputs between two weight updates.
+        relax: `EXACT`, whose counts have zero gradients, or `smooth(temperature)`.
+    """
+
+    def costs(design: Design) -> dict[str, Array]:
+        cost = estimate(
+            design.chip,
+            workload.masked(design.bn_mask),
+            batch_size=batch_size,
+            relax=relax,
+        )
+        scalars = {name: getattr(cost, name) for name in _SCALARS}
+        return {name: value for name, value in scalars.items() if value is not None}
+
+    return costs

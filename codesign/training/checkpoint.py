@@ -1,0 +1,153 @@
+"""Checkpoints that notice damage: orbax writes, a sha256 manifest vouches."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import warnings
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from codesign.types import PyTree
+
+_MANIFEST = "manifest.sha256"
+_META = "meta.json"
+_STATE = "state"
+
+
+class CheckpointDamagedWarning(UserWarning):
+    """A checkpoint failed its checksums; an older one, or none, is used instead."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run: a directory with a subdirectory a step.
+
+    A step appears by one rename, after every byte and the manifest are on disk, so a
+    kill at any moment leaves whole steps only. A step that fails its checksums is set
+    aside under another name, never deleted or overwritten, and the one before is used.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2):
+        """Uses `directory`, made when first saved to; keeps the newest `keep` steps."""
+        self._directory = pathlib.Path(directory).absolute()
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps on disk, oldest first; whether they are sound is seen on restoring."""
+        if not self._directory.is_dir():
+            return []
+        names = (path.name for path in self._directory.iterdir() if path.is_dir())
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
+        """Writes `state` (arrays) and `meta` (JSON) as step `step`, atomically.
+
+        A sound checkpoint of the same step is left as it is.
+        """
+        final = self._directory / str(step)
+        if final.exists():
+            if _is_sound(final):
+                return
+            self._set_aside(final)
+        for left in self._directory.glob(".tmp-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = self._directory / f".tmp-{step}-{os.getpid()}"
+        scratch.mkdir(parents=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(scratch / _STATE, state)
+        (scratch / _META).write_text(json.dumps(meta))
+        _write_manifest(scratch)
+        for path in (*_files(scratch), scratch / _MANIFEST, scratch):
+            _fsync(path)
+        os.rename(scratch, final)
+        _fsync(self._directory)
+        for old in self.steps()[: -self._keep]:
+            shutil.rmtree(self._directory / str(old))
+
+    def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+        """State and meta of the newest sound step, or None when there is none.
+
+        Args:
+            like: A pytree of arrays or `ShapeDtypeStruct`s with the state's structure.
+
+        Warns:
+            CheckpointDamagedWarning: For each damaged step, which is set aside.
+
+        Raises:
+            ValueError: If a sound checkpoint holds arrays of other shapes than `like`.
+        """
+        for step in reversed(self.steps()):
+            path = self._directory / str(step)
+            if not _is_sound(path):
+                self._set_aside(path)
+                continue
+            template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            try:
+                with ocp.StandardCheckpointer() as checkpointer:
+                    state = checkpointer.restore(path / _STATE, template)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"The checkpoint {path} is sound but holds another model or "
+                    "optimiser than this run's; use another `workdir`."
+                ) from error
+            return state, json.loads((path / _META).read_text())
+        return None
+
+    def clear(self) -> None:
+        """Deletes the run's sound checkpoints; what was set aside stays."""
+        for step in self.steps():
+            shutil.rmtree(self._directory / str(step))
+        if self._directory.is_dir() and not any(self._directory.iterdir()):
+            self._directory.rmdir()
+
+    def _set_aside(self, path: pathlib.Path) -> None:
+        number = 1
+        while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+            number += 1
+        os.rename(path, aside)
+        message = (
+            f"Checkpoint {path} fails its checksums; it is kept as {aside.name} and the "
+            "newest sound one before it is used."
+        )
+        logging.error(message)
+        warnings.warn(message, CheckpointDamagedWarning, stacklevel=3)
+
+
+def _files(directory: pathlib.Path) -> list[pathlib.Path]:
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return sorted(path for path in found if path.name != _MANIFEST)
+
+
+def _manifest(directory: pathlib.Path) -> str:
+    """Lines as `sha256sum` writes them, and a last one over the lines themselves."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  "
+        f"{path.relative_to(directory).as_posix()}\n"
+        for path in _files(directory)
+    ]
+    total = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return "".join([*lines, f"{total}  {_MANIFEST}\n"])
+
+
+def _write_manifest(directory: pathlib.Path) -> None:
+    (directory / _MANIFEST).write_text(_manifest(directory))
+
+
+def _is_sound(directory: pathlib.Path) -> bool:
+    try:
+        stored = (directory / _MANIFEST).read_bytes()
+        return stored == _manifest(directory).encode()
+    except OSError:
+        return False
+
+
+def _fsync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

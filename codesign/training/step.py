@@ -1,0 +1,89 @@
+"""One training step, pure: network, numbers, placement and, when given, the chip."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from codesign.models.network import Network
+from codesign.training.state import TrainState
+from codesign.types import Array, PyTree
+
+Preprocess = Callable[[Array, Array], Array]  # key, uint8 images -> float32 images
+
+
+def make_step(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    preprocess: Preprocess,
+    *,
+    chip_costs: Callable[[Any], dict[str, Array]] | None = None,
+) -> Callable[[TrainState, tuple[Array, Array], Any], tuple[TrainState, PyTree]]:
+    """Builds `step(state, batch, design) -> (state, metrics)`; the caller jits it.
+
+    `batch` is (images [B, H, W, C] uint8, labels [B] int32). `design` is a pytree with a
+    field `bn_mask` [C]; all of it is traced, so no placement and no chip recompiles.
+
+    Metrics: `loss` and, with `chip_costs` (`objective.chip_costs`), also
+
+    - `costs`: its named scalars for this design,
+    - `cost_gradients`: the gradient of each of them with respect to `design`,
+    - `loss_mask_gradient`: [C], of the task loss with respect to `bn_mask`; it comes
+      from the same backward pass as the weights' gradients.
+
+    A step whose loss or gradient is not finite changes nothing but `bad_step`.
+    """
+
+    def step(state: TrainState, batch: tuple[Array, Array], design: Any):
+        images, labels = batch
+        x = preprocess(state.key(), images)
+
+        def task_loss(params, bn_mask):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, batch_stats = network.apply(variables, x, bn_mask, train=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.mean(losses), batch_stats
+
+        wanted = (0,) if chip_costs is None else (0, 1)
+        (loss, batch_stats), gradients = jax.value_and_grad(
+            task_loss, wanted, has_aux=True
+        )(state.params, design.bn_mask)
+        metrics = {"loss": loss}
+        if chip_costs is not None:
+            metrics["costs"] = chip_costs(design)
+            metrics["cost_gradients"] = jax.jacrev(chip_costs)(design)
+            metrics["loss_mask_gradient"] = gradients[1]
+
+        updates, opt_state = optimizer.update(
+            gradients[0], state.opt_state, state.params
+        )
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradients[0]))
+        new = state.replace(
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            loss_sum=state.loss_sum + loss,
+        )
+        new = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)
+        first_bad = jnp.where(good | (state.bad_step >= 0), state.bad_step, state.step)
+        return new.replace(step=state.step + 1, bad_step=first_bad), metrics
+
+    return step
+
+
+def make_evaluate(network: Network, normalise: Callable[[Array], Array]) -> Callable:
+    """Builds `evaluate(state, bn_mask, images, labels, weights) -> correct` [] for jit.
+
+    `weights` [B] is 0 for padding; the sum of weights is the number of images.
+    """
+
+    def evaluate(
+        state: TrainState, bn_mask: Array, images: Array, labels: Array, weights: Array
+    ) -> Array:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits, _ = network.apply(variables, normalise(images), bn_mask, train=False)
+        return jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
+
+    return evaluate
