@@ -9,23 +9,18 @@ CROSSBARS_PER_TILE = 96  # DeepTrain, Table I
 TILES_PER_TIER = 36 * 4  # clusters x tiles; DeepTrain, Table I
 
 # Thread-instructions of one element through batch norm, forward and backward, counted
-# from Ioffe & Szegedy, ICML 2015 (Algorithm 1 and the gradients of Section 3) as three
-# forward and two backward loops: 10 + 14 arithmetic and memory instructions, and one
-# address or loop instruction for each of the 9 loads and stores. Unrolling removes
-# about half of those; spilling and predicates add: range 24..60.
+# from Ioffe & Szegedy, ICML 2015 (Algorithm 1 and the gradients of Section 3). Forward,
+# three loops: sum (load, add), variance (load, subtract, multiply-add), normalise (load,
+# subtract, multiply, multiply-add, store): 10. Backward, two loops: the sums of dy and
+# dy x_hat (2 loads, subtract, multiply, add, multiply-add), dx (2 loads, subtract,
+# multiply, 2 multiply-adds, multiply, store): 14. And one address or loop instruction
+# for each of the 9 loads and stores. assumed range 24 (unrolled) .. 60 (predicates).
 BN_INSTRUCTIONS_PER_ELEMENT = 33.0
 # assumed: batch norm streams, so a Fermi core waits for memory; range 0.1..1.
 GPU_UTILISATION = 0.5
 # assumed: 250 W of a GeForce GTX 480 over 480 lanes at 1.4 GHz is 370 pJ with
 # everything counted, about half of it not the cores'; range 50..400 pJ.
 GPU_INSTRUCTION_ENERGY_J = 200 * units.PJ
-
-# One value for all networks, chosen so that the mean cut in period of the published
-# placements on 3R1G is the paper's 67.1 % (Fig. 12): instructions per element divided by
-# utilisation. `experiments.bn_placement` prints what the prior above gives beside it.
-FITTED_BN_INSTRUCTIONS_OVER_UTILISATION = 0.0
-# And the energy of an instruction for the paper's 16.6 % (Fig. 12), given the former.
-FITTED_GPU_INSTRUCTION_ENERGY_J = 0.0
 
 
 def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:

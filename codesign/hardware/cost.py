@@ -21,5 +21,7 @@ class Cost:
     endurance_trainings: Scalar | None = None  # [] trainings that the cells survive
     temperature_c: Scalar | None = None  # [] hottest point
     feasible: Scalar | None = None  # [] bool: every hard limit is kept
-    violation: Scalar | None = None  # [] by what part limits are exceeded; 0 if feasible
+    violation: Scalar | None = (
+        None  # [] by what part limits are exceeded; 0 if feasible
+    )
     breakdown: dict[str, Array] = struct.field(default_factory=dict)

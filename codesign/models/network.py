@@ -51,6 +51,17 @@ class Network:
         )
         return logits, updates["batch_stats"]
 
+    def trace_args(self) -> tuple[Any, ...]:
+        """`(fn, *shapes)` for `workload.trace`: one image through the whole network."""
+
+        def forward(variables, images, bn_mask):
+            return self.apply(variables, images, bn_mask, train=False)[0]
+
+        variables = jax.eval_shape(self.init, jax.random.key(0))
+        image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        bn_mask = jax.ShapeDtypeStruct((self.num_sites,), jnp.float32)
+        return forward, variables, image, bn_mask
+
     def mask(self, sites: tuple[int, ...]) -> Array:
         """Mask [num_sites] with ones at `sites`, numbered from 1."""
         for site in sites:

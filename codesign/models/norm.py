@@ -53,7 +53,9 @@ class MaskedBatchNorm(nn.Module):
         def run(x, mask, scale, bias, mean, var):
             if train:
                 mean = jnp.mean(x, axes)
-                var = jnp.mean(jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))), axes)
+                var = jnp.mean(
+                    jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))), axes
+                )
             s = scale / jnp.sqrt(var + self.epsilon)
             a = mask * s + (1 - mask)
             b = mask * (bias - mean * s)

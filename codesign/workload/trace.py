@@ -34,7 +34,9 @@ def trace(fn: Callable, *args: Any) -> Workload:
     tracer = _Tracer()
     tracer.walk(closed.jaxpr, [frozenset()] * len(closed.jaxpr.invars), "")
     if not any(record["weight_shape"] for record in tracer.records):
-        raise ValueError(f"`fn` (={fn!r}) holds no convolution or dense layer to count.")
+        raise ValueError(
+            f"`fn` (={fn!r}) holds no convolution or dense layer to count."
+        )
     return build(tracer.records, tracer.edges)
 
 
@@ -98,7 +100,9 @@ class _Tracer:
         if name == "dot_general" and len(shapes[1]) == 2:
             (left, right), batch = eqn.params["dimension_numbers"]
             if right == (0,) and left == (len(shapes[0]) - 1,) and batch == ((), ()):
-                return [self._record("dense", path, shapes[0], output, shapes[1], merged)]
+                return [
+                    self._record("dense", path, shapes[0], output, shapes[1], merged)
+                ]
         if name == "add" and all(inputs) and shapes[0] == shapes[1] == output:
             return [self._record("add", path, output, output, (), merged)]
         inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
@@ -112,7 +116,15 @@ class _Tracer:
         return self.walk(inner, inputs, path)
 
     def _record(
-        self, kind, path, input_shape, output_shape, weight_shape, inputs, site=-1, **more
+        self,
+        kind,
+        path,
+        input_shape,
+        output_shape,
+        weight_shape,
+        inputs,
+        site=-1,
+        **more,
     ) -> frozenset:
         batched = len(output_shape) > 1
         if batched and output_shape[0] != 1:
@@ -144,5 +156,3 @@ _JITS = ("jit", "pjit")
 
 def _join(prefix: str, name: str) -> str:
     return "/".join(part for part in (prefix, name) if part)
-
-

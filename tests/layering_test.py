@@ -1,0 +1,58 @@
+"""Data flows one way: a package imports only from packages before it."""
+
+import ast
+import pathlib
+
+import pytest
+
+import codesign
+
+_ORDER = (
+    *("numerics", "kernels", "models", "workload", "hardware", "optim", "data"),
+    *("training", "parallel", "objective", "report", "search"),
+)
+_ROOT = pathlib.Path(codesign.__file__).parent
+_FREE = {"types", "units"}  # modules that anyone may import
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _packages() -> list[str]:
+    return sorted(path.parent.name for path in _ROOT.glob("*/__init__.py"))
+
+
+def test_every_package_has_its_place():
+    assert set(_packages()) <= set(_ORDER)
+
+
+@pytest.mark.parametrize("package", _packages())
+def test_imports_only_what_comes_before(package):
+    allowed = set(_ORDER[: _ORDER.index(package) + 1]) | _FREE
+    for path in (_ROOT / package).rglob("*.py"):
+        for name in _imports(path):
+            parts = name.split(".")
+            assert parts[0] != "experiments", f"{path} imports a launcher"
+            if parts[0] == "codesign" and len(parts) > 1:
+                assert parts[1] in allowed, f"{path} imports {name}"
+
+
+def test_only_models_see_linen():
+    for path in _ROOT.rglob("*.py"):
+        if path.parent.name != "models":
+            names = _imports(path)
+            assert not any(n.startswith("flax.linen") for n in names), path
+
+
+def test_a_checker_that_sees_an_upward_import(tmp_path):
+    source = tmp_path / "bad.py"
+    source.write_text("from codesign.search import study\n")
+    assert "codesign.search.study" in _imports(source)

@@ -1,0 +1,219 @@
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codesign import models
+from codesign.models.layers import Conv, Dense
+
+_SITES = {"vgg11": 8, "vgg16": 13, "vgg19": 16, "resnet18": 20}
+
+
+def _network(name="vgg11", **settings):
+    settings = dict(width=0.125, image_shape=(8, 8, 3)) | settings
+    return models.create(name, **settings)
+
+
+def _init(network):
+    return jax.jit(network.init)(jax.random.key(0))
+
+
+def _images(network, batch=4, seed=0):
+    return jax.random.normal(jax.random.key(seed), (batch, *network.image_shape))
+
+
+class _PlainVgg11(nn.Module):
+    """The same network from flax's own batch norm, to compare with."""
+
+    width: float
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        plan = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)
+        number = 0
+        for features in plan:
+            if features == 0:
+                if min(x.shape[1:3]) > 1:
+                    x = nn.max_pool(x, (2, 2), (2, 2))
+                continue
+            number += 1
+            x = Conv(round(features * self.width), name=f"conv{number}")(x)
+            norm = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                use_fast_variance=False,
+                name=f"norm{number}",
+            )
+            x = nn.relu(norm(x))
+        return Dense(10, name="classifier")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_sites_and_output(name):
+    network = _network(name)
+    variables = jax.eval_shape(network.init, jax.random.key(0))
+    assert network.num_sites == _SITES[name]
+    apply = functools.partial(network.apply, train=True)
+    logits, _ = jax.eval_shape(
+        apply, variables, _images(network), jnp.ones(network.num_sites)
+    )
+    assert logits.shape == (4, 10)
+
+
+def test_all_ones_is_the_network_with_flax_batch_norms():
+    network = _network()
+    variables = _init(network)
+    plain = _PlainVgg11(0.125)
+    images = _images(network, batch=32)
+    ones = jnp.ones(8)
+    for train in (True, False):
+        mutable = ["batch_stats"] if train else []
+        expected, updated = plain.apply(variables, images, train=train, mutable=mutable)
+        logits, stats = network.apply(variables, images, ones, train=train)
+        chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-4)
+        if train:
+            chex.assert_trees_all_close(
+                stats, updated["batch_stats"], rtol=1e-4, atol=1e-4
+            )
+
+    def loss(apply):
+        def fn(params):
+            return jnp.sum(jnp.sin(apply({**variables, "params": params})))
+
+        return jax.jit(jax.grad(fn))(variables["params"])
+
+    ours = loss(lambda v: network.apply(v, images, ones, train=True)[0])
+    theirs = loss(
+        lambda v: plain.apply(v, images, train=True, mutable=["batch_stats"])[0]
+    )
+    # A map of 1x1 leaves 32 values to normalise, so single entries cancel: compare norms.
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert jnp.linalg.norm(a - b) <= 1e-3 * jnp.linalg.norm(b) + 1e-4
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_running_statistics_do_not_matter_where_the_mask_is_zero(train):
+    network = _network()
+    variables = _init(network)
+    other = jax.tree.map(lambda x: x + 3.0, variables["batch_stats"])
+    mask = jnp.zeros(8)
+    images = _images(network)
+    first, _ = network.apply(variables, images, mask, train=train)
+    second, _ = network.apply(
+        {**variables, "batch_stats": other}, images, mask, train=train
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_site_at_zero_is_the_identity_bit_for_bit():
+    layer = models.MaskedBatchNorm(site=1)
+    x = 100 * jax.random.normal(jax.random.key(1), (4, 3, 3, 5))
+    mask = jnp.array([1.0, 0.0])
+    variables = layer.init(jax.random.key(0), x, mask, train=True)
+    y, _ = layer.apply(variables, x, mask, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(y, x)
+
+
+def test_mask_gradient_is_that_of_finite_differences():
+    # In the forward direction along each mask entry, in float64 to see small slopes.
+    with jax.enable_x64(True):
+        layer = models.MaskedBatchNorm(site=0)
+        x = jax.random.normal(jax.random.key(1), (8, 2, 2, 3), jnp.float64) * 2 + 1
+        variables = layer.init(jax.random.key(0), x, jnp.ones(1), train=True)
+
+        def fn(m):
+            y, _ = layer.apply(
+                variables, x, m[None], train=True, mutable=["batch_stats"]
+            )
+            return jnp.sum(jnp.sin(y))
+
+        for m in (0.0, 0.4, 1.0):
+            step = 1e-5
+            numeric = (fn(jnp.float64(m + step)) - fn(jnp.float64(m - step))) / (
+                2 * step
+            )
+            exact = jax.grad(fn)(jnp.float64(m))
+            np.testing.assert_allclose(exact, numeric, rtol=1e-5)
+
+
+def test_one_program_serves_all_placements():
+    network = _network()
+    variables = _init(network)
+    images = _images(network)
+    chex.clear_trace_counter()
+    apply = jax.jit(chex.assert_max_traces(network.apply, 1), static_argnames="train")
+    outputs = [
+        apply(variables, images, network.mask(sites), train=True)[0]
+        for sites in ((), (1,), (5, 7), tuple(range(1, 9)))
+    ]
+    assert len({float(out.sum()) for out in outputs}) == 4
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_each_site_acts_on_the_output(name):
+    network = _network(name)
+    variables = _init(network)
+    images = _images(network)
+    apply = jax.jit(network.apply, static_argnames="train")
+    none, _ = apply(variables, images, network.mask(()), train=True)
+    for site in range(1, network.num_sites + 1):
+        one, _ = apply(variables, images, network.mask((site,)), train=True)
+        assert not np.array_equal(one, none), site
+
+
+@pytest.mark.parametrize(
+    ("initialisation", "variance"),
+    # fan_in = 9 * 64, fan_out = 9 * 128: 1 / (3 fan_in), 2 / (fan_in + fan_out), 2 / fan_in
+    [("pytorch", 1 / 1728), ("xavier", 2 / 1728), ("kaiming", 2 / 576)],
+)
+def test_initialisation_variances(initialisation, variance):
+    network = models.create("vgg11", initialisation=initialisation)
+    params = _init(network)["params"]["conv2"]
+    np.testing.assert_allclose(jnp.var(params["kernel"]), variance, rtol=0.03)
+    if initialisation == "pytorch":
+        assert float(jnp.abs(params["kernel"]).max()) <= 1 / 24
+        assert 0 < float(jnp.abs(params["bias"]).max()) <= 1 / 24
+    else:
+        assert not np.any(params["bias"])
+
+
+@pytest.mark.parametrize("size", [8, 16, 33, 64])
+def test_image_sizes(size):
+    for name in ("vgg11", "resnet18"):
+        network = _network(name, image_shape=(size, size, 1), width=0.05)
+        variables = jax.eval_shape(network.init, jax.random.key(0))
+        ones = jnp.ones(network.num_sites)
+        apply = functools.partial(network.apply, train=False)
+        logits, _ = jax.eval_shape(apply, variables, _images(network, 1), ones)
+        assert logits.shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "match"),
+    [
+        ("vgg12", {}, r"`network` \(='vgg12'\) must be one of.*vgg11"),
+        ("vgg11", {"width": 0.0}, "`width` must be positive, got 0.0"),
+        ("vgg11", {"width": -1.0}, "`width` must be positive"),
+        ("vgg11", {"initialisation": "he"}, "`initialisation`.*'he'.*kaiming"),
+        ("vgg11", {"image_shape": (4, 4, 3)}, "`image_shape`.*at least 8"),
+        ("vgg11", {"num_classes": 1}, "`num_classes` must be at least 2"),
+    ],
+)
+def test_refuses(name, settings, match):
+    with pytest.raises(ValueError, match=match):
+        models.create(name, **settings)
+
+
+def test_mask_refuses_a_site_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"1\.\.8, got 9"):
+        _network().mask((9,))
+
+
+def test_paper_placements():
+    counts = {n: len(_network(n).paper_sites) for n in models.NETWORKS}
+    assert counts == {"vgg11": 2, "vgg16": 4, "vgg19": 4, "resnet18": 12}
