@@ -10,8 +10,8 @@ TILES_PER_TIER = 36 * 4  # clusters x tiles; DeepTrain, Table I
 
 # Thread-instructions of one element through batch norm, forward and backward, counted
 # from Ioffe & Szegedy, ICML 2015 (Algorithm 1 and the gradients of Section 3). Forward,
-# three loops: sum (load, add), variance (load, subtract, multiply-add), normalise (load,
-# subtract, multiply, multiply-add, store): 10. Backward, two loops: the sums of dy and
+# three loops: sum (load, add), variance (load, subtract, multiply-add), normalise
+# (load, subtract, multiply, multiply-add, store): 10. Backward, two loops: the sums of dy and
 # dy x_hat (2 loads, subtract, multiply, add, multiply-add), dx (2 loads, subtract,
 # multiply, 2 multiply-adds, multiply, store): 14. And one address or loop instruction
 # for each of the 9 loads and stores. assumed range 24 (unrolled) .. 60 (predicates).
@@ -41,7 +41,7 @@ def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
         crossbars_per_tier=TILES_PER_TIER * CROSSBARS_PER_TILE,
         gpu_tiles_per_tier=16,  # DeepTrain, Table I
         gpu_clock_hz=700 * units.MHZ,  # DeepTrain, Table I
-        gpu_instructions_per_cycle=64,  # two warps of 32 a cycle: Fermi's two schedulers
+        gpu_instructions_per_cycle=64,  # a Fermi core issues two warps of 32
         gpu_utilisation=GPU_UTILISATION,
         bn_instructions_per_element=BN_INSTRUCTIONS_PER_ELEMENT,
         gpu_instruction_energy_j=GPU_INSTRUCTION_ENERGY_J,

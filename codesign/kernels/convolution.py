@@ -72,7 +72,7 @@ def _xla(x, kernel, strides, padding, groups):
         padding,
         dimension_numbers=_DIMENSIONS,
         feature_group_count=groups,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=jnp.result_type(x, kernel, jnp.float32),
     )
 
 
@@ -106,7 +106,9 @@ def _unfold(x, kernel, strides, padding, groups):
     ]
     rows = jnp.concatenate(patches, -1).reshape(batch * out_h * out_w, -1)
     y = jnp.dot(
-        rows, kernel.reshape(-1, num_outputs), preferred_element_type=jnp.float32
+        rows,
+        kernel.reshape(-1, num_outputs),
+        preferred_element_type=jnp.result_type(x, kernel, jnp.float32),
     )
     return y.reshape(batch, out_h, out_w, num_outputs)
 

@@ -18,6 +18,8 @@ def dense(x: Array, kernel: Array) -> Array:
         )
 
     def run(x, kernel):
-        return jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+        return jnp.dot(
+            x, kernel, preferred_element_type=jnp.result_type(x, kernel, jnp.float32)
+        )
 
     return named_op("dense", run, x, kernel)

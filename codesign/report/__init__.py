@@ -1,0 +1,39 @@
+"""What people see of an experiment: results.json, tables, figures, one HTML page.
+
+Figures live in `codesign.report.figures`, which alone needs Matplotlib.
+"""
+
+from codesign.report.files import MetricsLog, jsonable, read_metrics, write_atomic
+from codesign.report.format import (
+    format_mask,
+    format_percent,
+    format_quantity,
+    format_si,
+)
+from codesign.report.page import Card, FigureImage, Paragraph, Section, render_page
+from codesign.report.progress import Progress
+from codesign.report.results import Quantity, Results, environment
+from codesign.report.table import Column, Row, Table
+
+__all__ = [
+    "Card",
+    "Column",
+    "FigureImage",
+    "MetricsLog",
+    "Paragraph",
+    "Progress",
+    "Quantity",
+    "Results",
+    "Row",
+    "Section",
+    "Table",
+    "environment",
+    "format_mask",
+    "format_percent",
+    "format_quantity",
+    "format_si",
+    "jsonable",
+    "read_metrics",
+    "render_page",
+    "write_atomic",
+]

@@ -1,11 +1,13 @@
 """Checkpoints that notice damage: orbax writes, a sha256 manifest vouches."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -57,7 +59,7 @@ class CheckpointStore:
             shutil.rmtree(left, ignore_errors=True)
         scratch = self._directory / f".tmp-{step}-{os.getpid()}"
         scratch.mkdir(parents=True)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(scratch / _STATE, state)
         (scratch / _META).write_text(json.dumps(meta))
         _write_manifest(scratch)
@@ -87,7 +89,7 @@ class CheckpointStore:
                 continue
             template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
             try:
-                with ocp.StandardCheckpointer() as checkpointer:
+                with _quiet(), ocp.StandardCheckpointer() as checkpointer:
                     state = checkpointer.restore(path / _STATE, template)
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
@@ -115,6 +117,17 @@ class CheckpointStore:
         )
         logging.error(message)
         warnings.warn(message, CheckpointDamagedWarning, stacklevel=3)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax's thirty lines a save out of the log; its warnings stay."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _files(directory: pathlib.Path) -> list[pathlib.Path]:

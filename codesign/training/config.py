@@ -42,7 +42,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a whole number >= 1, got {value!r}.")
+                raise ValueError(
+                    f"`{name}` must be a whole number >= 1, got {value!r}."
+                )
         if not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be > 0, got {self.learning_rate}.")
         for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, None)):

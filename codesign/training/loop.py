@@ -1,7 +1,7 @@
 """Trains one candidate: epochs, validation, early ends, checkpoints that resume exactly."""
 
 import dataclasses
-import os
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +22,8 @@ from codesign.types import Array
 
 _EVAL_BATCH_SIZE = 512
 _MAX_STEPS_PER_DISPATCH = 100
+_DIVERGED_RATIO = 10  # a network whose units have all died has a finite, huge loss
+_DISPATCHES_PER_CHECK = 25  # a look at `bad_step` waits for the device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +31,8 @@ class TrainResult:
     """Outcome of one run.
 
     Attributes:
-        status: `trained`, `diverged` (a loss or gradient was not finite) or `at_chance`
-            (stopped early: nothing was learnt).
+        status: `trained`, `diverged` (a loss or gradient was not finite, or the loss ten
+            times that of guessing) or `at_chance` (stopped early: nothing was learnt).
         reason: Empty, or why the run ended before its last epoch.
         validation_accuracy: After the last epoch run; NaN if it diverged.
         test_accuracy: Likewise, on the test split.
@@ -48,7 +50,7 @@ class TrainResult:
     state: TrainState
 
 
-OnEpoch = Callable[[dict[str, float]], None]
+OnEpoch = Callable[[dict[str, float], bool], None]  # entry, whether it is new
 
 
 class Trainer:
@@ -140,8 +142,8 @@ class Trainer:
             store: Where to keep checkpoints; None for none. A run that is complete
                 there is returned without training.
             checkpoint_every_s: Least time between two checkpoints.
-            on_epoch: Called after each epoch with its entry of the history, also for
-                the epochs that a restored run has behind it.
+            on_epoch: Called after each epoch with its entry of the history and True,
+                and with False for the epochs that a restored run has behind it.
 
         Returns:
             The same `TrainResult`, wall time aside, however often it was interrupted.
@@ -155,7 +157,7 @@ class Trainer:
             history, seconds = meta["history"], meta["seconds"]
             for entry in history:
                 if on_epoch:
-                    on_epoch(entry)
+                    on_epoch(entry, False)
         start = last_saved = time.monotonic()
 
         def save():
@@ -168,23 +170,26 @@ class Trainer:
 
         status, reason = self._verdict(state, history)
         while not status:
-            epoch, done = divmod(int(state.step), self.steps_per_epoch)
-            for indices in self._chunks(seed, epoch, done):
+            epoch = len(history)
+            done = int(state.step) - epoch * self.steps_per_epoch
+            for number, indices in enumerate(self._chunks(seed, epoch, done)):
                 state, _ = self._run(state, self._images, self._labels, indices, design)
                 if time.monotonic() - last_saved > checkpoint_every_s:
                     save()
-            entry = {
-                "epoch": epoch + 1,
-                "loss": float(state.loss_sum) / self.steps_per_epoch,
-                "validation_accuracy": self.accuracy(state, design, "validation"),
-            }
-            history.append(entry)
-            state = state.replace(loss_sum=jnp.float32(0))
+                if number % _DISPATCHES_PER_CHECK == 0 and int(state.bad_step) >= 0:
+                    break
+            if int(state.bad_step) < 0:
+                entry = {
+                    "epoch": epoch + 1,
+                    "loss": float(state.loss_sum) / self.steps_per_epoch,
+                    "validation_accuracy": self.accuracy(state, design, "validation"),
+                }
+                history.append(entry)
+                state = state.replace(loss_sum=jnp.float32(0))
+                if on_epoch:
+                    on_epoch(entry, True)
             status, reason = self._verdict(state, history)
-            if on_epoch:
-                on_epoch(entry)
-        if int(state.step) % self.steps_per_epoch == 0:
-            save()
+        save()
         diverged = status == "diverged"
         return TrainResult(
             status=status,
@@ -221,7 +226,9 @@ class Trainer:
             for n in range(1, _MAX_STEPS_PER_DISPATCH + 1)
             if self.steps_per_epoch % n == 0
         )
-        return [jnp.asarray(batches[i : i + size]) for i in range(done, len(batches), size)]
+        return [
+            jnp.asarray(batches[i : i + size]) for i in range(done, len(batches), size)
+        ]
 
     def _verdict(
         self, state: TrainState, history: list[dict[str, float]]
@@ -230,9 +237,17 @@ class Trainer:
         config = self.config
         if (bad := int(state.bad_step)) >= 0:
             return "diverged", f"loss or gradient not finite at step {bad}"
+        if not history:
+            return "", ""
+        loss, guessing = history[-1]["loss"], math.log(self.dataset.num_classes)
+        if loss > _DIVERGED_RATIO * guessing:
+            return "diverged", (
+                f"mean loss {loss:.3g} in epoch {len(history)}, more than "
+                f"{_DIVERGED_RATIO} times that of guessing ({guessing:.2f})"
+            )
         if len(history) >= config.epochs:
             return "trained", ""
-        if config.stop_at_chance is None or not history:
+        if config.stop_at_chance is None:
             return "", ""
         chance = float(
             np.bincount(self.dataset.validation.labels).max()
@@ -247,8 +262,3 @@ class Trainer:
                 f"{config.epochs}, chance being {chance:.3f}"
             )
         return "", ""
-
-
-def checkpoint_store(workdir: str | os.PathLike[str], name: str) -> CheckpointStore:
-    """The checkpoints of the run called `name` below `workdir`."""
-    return CheckpointStore(os.path.join(workdir, "checkpoints", name))

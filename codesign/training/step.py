@@ -59,7 +59,7 @@ def make_step(
         updates, opt_state = optimizer.update(
             gradients[0], state.opt_state, state.params
         )
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradients[0]))
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients[0]))
         new = state.replace(
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,

@@ -1,4 +1,4 @@
-"""Integer copies of parallel workers that make the slowest stage as fast as it can be."""
+"""Integer copies of parallel workers that shorten the slowest stage the most."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ _NUM_BISECTIONS = 60  # in log space: from 1e9 apart to one float32 ulp, with ro
 def slowest_share(
     work: Array, unit_cost: Array, budget: Scalar, *, relax: Relax = EXACT
 ) -> Array:
-    """Least n such that workers of share n, ceil(work / n) of them each, fit the budget.
+    """Least share n such that ceil(work / n) workers of each stage fit the budget.
 
     Solves min n subject to  sum_l unit_cost_l ceil(work_l / n) <= budget.  Left of the
     solution some stage would need one worker more than there is room for, so n is also
@@ -59,8 +59,8 @@ def copies(
     """Replicates stages to minimise the slowest, max_l ceil(num_windows_l / r_l).
 
     This is PipeLayer's weight replication (Song et al., HPCA 2017) solved exactly: the
-    least integer stage length is the ceiling of `slowest_share`, and each stage takes the
-    fewest copies that keep to it.
+    least integer stage length is the ceiling of `slowest_share`, and each stage takes
+    the fewest copies that keep to it.
 
     Args:
         num_windows: [L] sequential steps of a stage with one copy, at least 1.

@@ -8,7 +8,7 @@ from codesign.types import Array, Scalar
 
 @struct.dataclass(kw_only=True)
 class CrossbarSpec:
-    """A crossbar with its share of a tile. Conventions of ISAAC (Shafiee, ISCA 2016)."""
+    """A crossbar with its share of a tile, after ISAAC (Shafiee et al., ISCA 2016)."""
 
     read_time_s: Scalar  # [] one read of all wordlines
     power_w: Scalar  # [] of one crossbar with its share of DACs, ADCs and buffers

@@ -1,0 +1,207 @@
+"""The data sets by name: one door to all of them.
+
+To add one, write a reader that returns its splits and enter a `Source` in `_SOURCES`.
+"""
+
+import dataclasses
+import functools
+import numbers
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from codesign.data import cifar, idx, resize
+from codesign.data.augment import Augmentation
+from codesign.data.dataset import Dataset, Split, channel_statistics, stratified_order
+from codesign.data.download import Distribution, locate
+
+_MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
+_NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to
+_HELD_OUT = 0.1  # of a published training part, for validation
+_TRAIN, _VALIDATION = 0.6, 0.2  # of a set that is published in one part
+
+DataDir = str | os.PathLike[str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """How to read one data set, and how to train on it.
+
+    Attributes:
+        read: From `data_dir` to the training and test parts, images `[N, H, W, C]` in
+            their own size. The test part is None where none is published.
+        class_names: In the order of the labels.
+        augmentation: For 32x32 images; the crop shrinks with the image.
+        image_size: By default, pixels on each side.
+        padded_size: The image size that is reached with a black border instead of
+            scaling, or None.
+    """
+
+    read: Callable[[DataDir], tuple[Split, Split | None]]
+    class_names: tuple[str, ...]
+    augmentation: Augmentation
+    image_size: int = 32
+    padded_size: int | None = None
+
+
+def load(
+    name: str,
+    *,
+    data_dir: DataDir = None,
+    image_size: int | None = None,
+    num_train: int | None = None,
+    num_validation: int | None = None,
+    num_test: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Loads a data set, split into training, validation and test images.
+
+    The splits are stratified and depend on `seed` alone. Smaller ones are the beginning
+    of larger ones, and no size moves an example from one split to another. Where a test
+    part is published it is the test split, and a tenth of the training part is held out
+    for validation; `digits` is split 60 : 20 : 20.
+
+    Args:
+        name: One of `DATASETS`.
+        data_dir: Folder with the published files. None for the folder in `CODESIGN_DATA`,
+            else the cache, else a download. `digits` comes with scikit-learn and needs
+            none.
+        image_size: Pixels on each side, at least 8; None for 32. Images of 28x28 pixels
+            get a black border to become 32x32; all else is scaled bilinearly.
+        num_train, num_validation, num_test: Size of each split; None for all there is.
+        seed: Root of the split. Keep it when seeds of training vary.
+
+    Returns:
+        Images in memory, with the mean and deviation of the training split.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a file is damaged.
+        FileNotFoundError: If the files are not there and cannot be downloaded.
+    """
+    if name not in _SOURCES:
+        raise ValueError(
+            f"`name` (={name!r}) is no known data set; choose one of "
+            f"{', '.join(DATASETS)}."
+        )
+    source = _SOURCES[name]
+    size = source.image_size if image_size is None else image_size
+    if not _is_whole(size) or size < _MIN_IMAGE_SIZE:
+        raise ValueError(
+            f"`image_size` (={size!r}) must be a whole number >= {_MIN_IMAGE_SIZE}; "
+            f"leave it out for {source.image_size}."
+        )
+    if not _is_whole(seed) or not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` (={seed!r}) must be a whole number in 0..2**32-1.")
+    requests = {"train": num_train, "validation": num_validation, "test": num_test}
+    for part, number in requests.items():  # before reading, which may take seconds
+        if number is not None and (not _is_whole(number) or number < 1):
+            raise ValueError(
+                f"`num_{part}` (={number!r}) must be a whole number >= 1; leave it out "
+                "for all images there are."
+            )
+
+    pools = _split(*source.read(data_dir), int(seed))
+    splits = {}
+    for part, (whole, order) in pools.items():
+        number = requests[part] or len(order)
+        if number > len(order):
+            raise ValueError(
+                f"`num_{part}` (={number}) exceeds the {len(order)} {part} images of "
+                f"{name!r}; ask for fewer, or leave it out for all."
+            )
+        taken = whole.take(order[:number])
+        images = _fit(taken.images, int(size), source.padded_size)
+        splits[part] = Split(images=images, labels=taken.labels)
+    mean, std = channel_statistics(splits["train"].images)
+    crop = source.augmentation.crop_padding * size / _NOMINAL_IMAGE_SIZE
+    return Dataset(
+        name=name,
+        **splits,
+        num_classes=len(source.class_names),
+        mean=mean,
+        std=std,
+        augmentation=dataclasses.replace(source.augmentation, crop_padding=round(crop)),
+        class_names=source.class_names,
+    )
+
+
+def _split(
+    train: Split, test: Split | None, seed: int
+) -> dict[str, tuple[Split, np.ndarray]]:
+    """For each split, where its images are and their indices, most needed first."""
+    order = stratified_order(train.labels, seed)
+    if test is None:
+        first = round(_TRAIN * len(order))
+        second = first + round(_VALIDATION * len(order))
+        return {
+            "train": (train, order[:first]),
+            "validation": (train, order[first:second]),
+            "test": (train, order[second:]),
+        }
+    first = len(order) - round(_HELD_OUT * len(order))
+    return {
+        "train": (train, order[:first]),
+        "validation": (train, order[first:]),
+        "test": (test, stratified_order(test.labels, seed)),
+    }
+
+
+def _fit(images: np.ndarray, size: int, padded_size: int | None) -> np.ndarray:
+    """Brings `[N, H, W, C]` images to `size`, with a border if that is `padded_size`."""
+    if size == padded_size and max(images.shape[1:3]) <= size:
+        return resize.pad(images, size)
+    return resize.bilinear(images, size)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _read_digits(data_dir: DataDir) -> tuple[Split, None]:
+    """1,797 digits of 8x8 pixels in 0..16, scaled to 0..255."""
+    del data_dir  # embedded in scikit-learn
+    from sklearn.datasets import load_digits  # a second to import
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    return Split(images=images, labels=labels.astype(np.int32)), None
+
+
+def _read_idx(distribution: Distribution, data_dir: DataDir) -> tuple[Split, Split]:
+    return idx.read_splits(locate(distribution, data_dir), distribution)
+
+
+def _read_cifar10(data_dir: DataDir) -> tuple[Split, Split]:
+    return cifar.read_splits(locate(cifar.CIFAR10, data_dir), cifar.CIFAR10)
+
+
+_DIGIT_NAMES = tuple("0123456789")
+_SOURCES = {
+    "cifar10": Source(
+        read=_read_cifar10,
+        class_names=cifar.CIFAR10_CLASSES,
+        augmentation=Augmentation(crop_padding=4, flip=True),
+    ),
+    "digits": Source(
+        read=_read_digits,
+        class_names=_DIGIT_NAMES,
+        augmentation=Augmentation(crop_padding=2),
+    ),
+    "fashion_mnist": Source(
+        read=functools.partial(_read_idx, idx.FASHION_MNIST),
+        class_names=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        augmentation=Augmentation(crop_padding=2),
+        padded_size=32,
+    ),
+    "mnist": Source(
+        read=functools.partial(_read_idx, idx.MNIST),
+        class_names=_DIGIT_NAMES,
+        augmentation=Augmentation(crop_padding=2),
+        padded_size=32,
+    ),
+}
+DATASETS = tuple(sorted(_SOURCES))

@@ -1,0 +1,81 @@
+"""Files with a known size and checksum, and errors that say how one differs."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownFile:
+    """A published file, by content.
+
+    Attributes:
+        name: As in the distribution, without a folder.
+        num_bytes: Size; None where nobody published it.
+        digest: `md5:...` or `sha256:...`, in hexadecimal.
+    """
+
+    name: str
+    num_bytes: int | None
+    digest: str
+
+    def __str__(self) -> str:
+        size = "" if self.num_bytes is None else f" ({self.num_bytes:,} bytes)"
+        return self.name + size
+
+
+def check_size(num_bytes: int, known: KnownFile, where: str | os.PathLike) -> None:
+    """Compares a size with the published one.
+
+    Raises:
+        ValueError: Names the file, its size and the expected one.
+    """
+    if known.num_bytes not in (None, num_bytes):
+        state = "cut short" if num_bytes < known.num_bytes else "too long"
+        raise ValueError(
+            f"{where} is {state}: it holds {num_bytes:,} bytes, but {known.name} has "
+            f"{known.num_bytes:,}; replace it with an undamaged copy."
+        )
+
+
+def check_digest(found: str, known: KnownFile, where: str | os.PathLike) -> None:
+    """Compares a checksum, in hexadecimal, with the published one.
+
+    Raises:
+        ValueError: Names the file, its checksum and the expected one.
+    """
+    algorithm, _, expected = known.digest.partition(":")
+    if found != expected:
+        size = "" if known.num_bytes is None else f" of {known.num_bytes:,} bytes"
+        raise ValueError(
+            f"{where} is not the published {known.name}: its {algorithm} is {found}, "
+            f"but {expected}{size} was expected; replace it with an undamaged copy."
+        )
+
+
+def check_bytes(data: bytes, known: KnownFile, where: str | os.PathLike) -> None:
+    """Checks size, then checksum, of a file's content.
+
+    Raises:
+        ValueError: Names the file, what was found and what was expected.
+    """
+    check_size(len(data), known, where)
+    algorithm = known.digest.partition(":")[0]
+    found = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
+    check_digest(found, known, where)
+
+
+def check_file(path: Path, known: KnownFile) -> None:
+    """Checks size, then checksum, of a file that is too large to hold in memory.
+
+    Raises:
+        ValueError: Names the file, what was found and what was expected.
+    """
+    check_size(path.stat().st_size, known, path)
+    algorithm = known.digest.partition(":")[0]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        )
+    check_digest(found.hexdigest(), known, path)

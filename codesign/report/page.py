@@ -1,0 +1,184 @@
+"""One self-contained HTML page per experiment: opens from disk, without a network."""
+
+import base64
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from codesign.report.files import StrPath
+from codesign.report.format import (
+    NO_VALUE,
+    format_duration,
+    format_number,
+    format_percent,
+    format_quantity,
+)
+from codesign.report.results import Quantity, Results
+from codesign.report.table import Table
+
+_KINDS = {
+    "measured": "we ran it",
+    "derived": "follows from shapes and published constants",
+    "fitted": "a free parameter was chosen to reach it; the note names it",
+    "assumed": "nobody published it",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A headline number: `Card("Period", "21 µs", "64 µs with All-BN")`."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paragraph:
+    """Plain text; HTML in it is shown as text."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureImage:
+    """A PNG image, as bytes or as a path that is read when the page is rendered."""
+
+    image: bytes | StrPath
+    caption: str
+    alt: str = (
+        ""  # What the image shows, for those who cannot see it: else the caption.
+    )
+
+    def data_uri(self) -> str:
+        """Returns the image as a `data:` address.
+
+        Raises:
+            ValueError: If the image is not a PNG.
+            OSError: If the file cannot be read.
+        """
+        image = self.image
+        data = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
+        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise ValueError(f"`image` must be a PNG, got {data[:8]!r}...")
+        return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A headed part of the page."""
+
+    title: str
+    body: Sequence[Paragraph | Table | FigureImage]
+
+
+def render_page(
+    title: str,
+    summary: str,
+    *,
+    cards: Sequence[Card] = (),
+    sections: Sequence[Section] = (),
+    results: Results | None = None,
+    config: Any = None,
+    warnings: Sequence[str | Table] = (),
+) -> str:
+    """Renders the report of an experiment as one HTML document.
+
+    The page holds its images and styles, loads nothing and runs nothing. It follows the
+    reader's light or dark scheme, and can be printed. Every text is escaped.
+
+    Args:
+        title: Heading, e.g. "Batch-norm placement for VGG-11 on 3R1G".
+        summary: The answer, in one paragraph; it comes first.
+        cards: Headline numbers below it.
+        sections: The main table, the figures, what there is to say.
+        results: Adds the comparison with published numbers, and the environment.
+        config: Settings, as a dataclass or a mapping; nested ones are joined by dots.
+        warnings: What went wrong, e.g. a table of failed candidates with reasons.
+
+    Returns:
+        The document; write it with `write_atomic(path, page)`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("codesign.report", package_path=""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    settings = [] if config is None else list(_flat(config))
+    return environment.get_template("page.html").render(
+        title=title,
+        summary=summary,
+        cards=cards,
+        sections=sections,
+        warnings=[Paragraph(w) if isinstance(w, str) else w for w in warnings],
+        results=results,
+        comparison=_comparison(results.quantities) if results else [],
+        kinds=_KINDS,
+        settings=[(key, _shown(value)) for key, value in settings],
+        environment=[(key, _shown(v)) for key, v in results.environment.items()]
+        if results
+        else [],
+        wall_time=format_duration(results.wall_s) if results else "",
+        is_figure=lambda item: isinstance(item, FigureImage),
+        is_table=lambda item: isinstance(item, Table),
+    )
+
+
+def _comparison(quantities: Sequence[Quantity]) -> list[dict[str, str]]:
+    """Rows of the comparison: those with a published number first."""
+    return [_compared(q) for q in sorted(quantities, key=lambda q: q.paper is None)]
+
+
+def _compared(quantity: Quantity) -> dict[str, str]:
+    """Writes one row of the comparison with the paper."""
+    return {
+        "name": quantity.name,
+        "ours": format_quantity(quantity.value, quantity.unit),
+        "paper": format_quantity(quantity.paper, quantity.unit),
+        "deviation": _deviation(quantity),
+        "source": quantity.source,
+        "kind": quantity.kind,
+        "note": quantity.note,
+    }
+
+
+def _deviation(quantity: Quantity) -> str:
+    """Writes how far off we are: points for percentages, else relative to the paper."""
+    ours, paper = quantity.value, quantity.paper
+    if ours is None or paper is None:
+        return NO_VALUE
+    if isinstance(ours, bool) or isinstance(paper, bool):
+        return "same" if ours == paper else "differs"
+    difference = ours - paper
+    if difference == 0:
+        return "same"
+    sign = "+" if difference > 0 else ""
+    if quantity.unit == "%":
+        return f"{sign}{format_number(float(difference), 2)} points"
+    if paper == 0:
+        return NO_VALUE
+    return ("+" if difference / paper > 0 else "") + format_percent(difference / paper)
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields settings by dotted names."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping) and (config or not prefix):
+        for key, value in config.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, config
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return NO_VALUE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,218 @@
+"""How far a long job is: a live display on a terminal, plain log lines elsewhere."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import rich.console
+import rich.live
+import rich.progress_bar
+import rich.table
+import rich.text
+from absl import logging
+
+from codesign.report.format import format_duration, format_percent, one_line
+
+
+@dataclasses.dataclass(frozen=True)
+class _Status:
+    """What is known at one moment; replaced as a whole, as another thread draws it."""
+
+    time_s: float
+    step: int
+    candidate: str = ""
+    epoch: str = ""
+    accuracy: float | None = None
+    best: float | None = None
+
+
+class Progress:
+    """Shows how far a job is, what it works on, and how long it will take.
+
+        with Progress(num_epochs_in_all, "Searching placements") as progress:
+            progress.update(12, candidate="●○○●", epoch=3, accuracy=0.91, best=0.98)
+
+    On a terminal a few lines at the bottom are kept up to date, and what is printed or
+    logged meanwhile appears above them. Anywhere else (a file, a pipe, a notebook)
+    plain lines without control characters are logged: when a candidate changes, at the
+    end, and every `every_s` seconds in between. An exception ends the display, restores
+    the terminal and goes on.
+
+    The time left follows from the mean pace of the steps done here: those that an
+    earlier run had done, `initial_step`, do not count.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        description: str,
+        *,
+        initial_step: int = 0,
+        every_s: float = 10.0,
+        log: Callable[[str], None] | None = None,
+        console: rich.console.Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Prepares the display; entering the `with` block starts it.
+
+        Args:
+            total_steps: Steps of the whole job, in whatever unit `update` counts.
+            description: A few words for the whole job.
+            initial_step: Steps that were done before, when a job resumes.
+            every_s: Least time between two plain lines of one candidate, in seconds.
+            log: Receives the plain lines. By default they are logged as INFO where that
+                level is shown, as in a launcher, and printed elsewhere.
+            console: Where the live display goes; by default standard error.
+            clock: Returns the time in seconds.
+
+        Raises:
+            ValueError: If `total_steps` is not positive.
+        """
+        if total_steps <= 0:
+            raise ValueError(f"`total_steps` must be positive, got {total_steps}.")
+        self._total = total_steps
+        self._description = one_line(description)
+        self._initial = initial_step
+        self._every_s = every_s
+        self._log = log or _log_or_print
+        self._console = console or rich.console.Console(stderr=True)
+        self._clock = clock
+        self._start_s = self._logged_s = clock()
+        self._status = self._logged = _Status(self._start_s, initial_step)
+        self._live: rich.live.Live | None = None
+        self._streams: list[tuple[logging.PythonHandler, object]] = []
+
+    def __enter__(self) -> "Progress":
+        self._start_s = self._logged_s = self._clock()
+        console = self._console
+        if console.is_terminal and not (console.is_dumb_terminal or console.is_jupyter):
+            self._live = rich.live.Live(
+                console=console,
+                get_renderable=self._render,
+                refresh_per_second=4,
+                redirect_stdout=sys.stdout.isatty(),
+                redirect_stderr=sys.stderr.isatty(),
+            )
+            before = sys.stderr
+            self._live.start()
+            if sys.stderr is not before:  # absl holds on to the stream it began with.
+                handler = logging.get_absl_handler().python_handler
+                if getattr(handler, "stream", None) is before:
+                    self._streams.append((handler, before))
+                    handler.setStream(sys.stderr)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is None:
+            if self._status != self._logged:
+                self._log_status()
+            return
+        for handler, stream in self._streams:
+            handler.setStream(stream)
+        self._streams.clear()
+        live, self._live = self._live, None
+        live.stop()
+
+    def update(
+        self,
+        step: int,
+        *,
+        candidate: str | None = None,
+        epoch: int | str | None = None,
+        accuracy: float | None = None,
+        best: float | None = None,
+    ) -> None:
+        """Says how far the job is.
+
+        Args:
+            step: Steps done so far, those before `initial_step` included.
+            candidate: What the job works on, e.g. `format_mask(mask)`. A new candidate
+                clears the epoch and the accuracy.
+            epoch: Of the candidate, e.g. 3 or "3/10".
+            accuracy: Of the candidate so far, as a ratio.
+            best: Best accuracy of any candidate, as a ratio. What is left out stays.
+        """
+        status = self._status
+        name = status.candidate if candidate is None else one_line(candidate)
+        if name != status.candidate:
+            if self._live is None and status.candidate and status != self._logged:
+                self._log_status()  # The last word on the candidate before.
+            status = _Status(status.time_s, status.step, best=status.best)
+        self._status = _Status(
+            time_s=self._clock(),
+            step=step,
+            candidate=name,
+            epoch=status.epoch if epoch is None else one_line(str(epoch)),
+            accuracy=status.accuracy if accuracy is None else float(accuracy),
+            best=status.best if best is None else float(best),
+        )
+        if self._live is None and self._clock() - self._logged_s >= self._every_s:
+            self._log_status()
+
+    def log(self, line: str) -> None:
+        """Shows a line of text above the display, or logs it."""
+        if self._live is None:
+            self._log(one_line(line))
+        else:
+            self._console.print(rich.text.Text(one_line(line)))
+
+    def _log_status(self) -> None:
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts())
+        left = self._time_left()
+        done = f"{self._status.step}/{self._total}"
+        self._log(
+            f"{self._description}: {done}{left and f', {left}'}{facts and '; '}{facts}"
+        )
+        self._logged, self._logged_s = self._status, self._clock()
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        """Yields what is known, by name, in the order of reading."""
+        status = self._status
+        if status.candidate:
+            yield "candidate", status.candidate
+        if status.epoch:
+            yield "epoch", status.epoch
+        if status.accuracy is not None:
+            yield "accuracy", format_percent(status.accuracy)
+        if status.best is not None:
+            yield "best", format_percent(status.best)
+
+    def _time_left(self) -> str:
+        status = self._status
+        done = status.step - self._initial
+        took_s = status.time_s - self._start_s
+        if status.step >= self._total:
+            return f"took {format_duration(took_s)}"
+        if done <= 0:
+            return ""
+        left_s = took_s / done * (self._total - status.step)
+        left_s -= self._clock() - status.time_s  # Counts down during a long step.
+        return f"{format_duration(max(left_s, 1))} left"
+
+    def _render(self) -> rich.console.RenderableType:
+        step = min(self._status.step, self._total)
+        head = rich.table.Table.grid(padding=(0, 1), expand=True)
+        head.add_column(no_wrap=True)
+        head.add_column(ratio=1, min_width=8)
+        head.add_column(no_wrap=True, justify="right")
+        head.add_row(
+            rich.text.Text(self._description, "bold"),
+            rich.progress_bar.ProgressBar(
+                self._total, step, complete_style="blue", finished_style="green"
+            ),
+            rich.text.Text(f"{step}/{self._total}  {self._time_left()}".rstrip()),
+        )
+        facts = rich.text.Text(overflow="fold")
+        for name, value in self._facts():
+            facts.append(f"{name} ", "dim").append(value, "green" * (name == "best"))
+            facts.append("   ")
+        facts.rstrip()
+        return rich.console.Group(head, facts) if facts else head
+
+
+def _log_or_print(line: str) -> None:
+    if logging.level_info():
+        logging.info("%s", line)
+    else:
+        print(line, flush=True)

@@ -1,0 +1,215 @@
+"""results.json: every number of an experiment, beside the published one."""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+
+from codesign.report.files import StrPath, write_atomic
+
+Kind = Literal["measured", "derived", "fitted", "assumed"]
+Number = bool | int | float
+
+_KEYS = (
+    *("experiment", "preset", "seed", "environment", "wall_s"),
+    *("quantities", "figures"),
+)
+_PACKAGES = ("codesign", "jax", "jaxlib", "flax", "numpyro", "optax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """One number of an experiment.
+
+    Attributes:
+        name: Unique within its results, e.g. "vgg11/bo_n/period".
+        value: Finite number or truth value, or None where we cannot say; then `note`
+            says why. NumPy and JAX scalars become Python ones.
+        unit: SI unit ("s", "J", "m2", "B"), "%" for a value in percent, or "".
+        kind: "measured" (we ran it), "derived" (follows from shapes and published
+            constants), "fitted" (a free parameter, named in `note`, was chosen to reach
+            it) or "assumed".
+        paper: The published number in the same unit, or None.
+        source: Where the published number stands, e.g. "Fig. 12".
+        note: What a reader should know before comparing the two.
+
+    Raises:
+        ValueError: If a number is not finite, `kind` is none of the four, or a `note`
+            or `source` that the rules above ask for is missing.
+    """
+
+    name: str
+    value: Number | None
+    unit: str
+    kind: Kind = dataclasses.field(kw_only=True)
+    paper: Number | None = None
+    source: str = ""
+    note: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "value", self._number("value"))
+        object.__setattr__(self, "paper", self._number("paper"))
+        if not self.name:
+            raise ValueError("`name` of a quantity must not be empty.")
+        if self.kind not in get_args(Kind):
+            raise ValueError(
+                f"`kind` of {self.name!r} must be one of {get_args(Kind)}, "
+                f"got {self.kind!r}."
+            )
+        if self.value is None and not self.note:
+            raise ValueError(f"`note` of {self.name!r} must say why it has no value.")
+        if self.kind == "fitted" and not self.note:
+            raise ValueError(f"`note` of {self.name!r} must name the fitted parameter.")
+        if self.paper is not None and not self.source:
+            raise ValueError(
+                f"`source` of {self.name!r} must say where `paper` "
+                f"(={self.paper}) stands, e.g. 'Fig. 12'."
+            )
+
+    def _number(self, field: str) -> Number | None:
+        number = getattr(self, field)
+        if getattr(number, "shape", None) == ():
+            number = number.item()
+        if number is None or isinstance(number, bool | int):
+            return number
+        if isinstance(number, float) and math.isfinite(number):
+            return number
+        raise ValueError(
+            f"`{field}` of {self.name!r} must be a finite number, a truth value, or "
+            f"None with the reason in `note`, got {number!r}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the object that stands in results.json."""
+        keys = ("name", "value", "unit", "paper", "source", "kind", "note")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    """What one run of an experiment found: the content of results.json.
+
+    Attributes:
+        experiment: Name of the launcher, e.g. "bn_placement".
+        preset: Name of the settings it ran with.
+        seed: Root of every random key.
+        environment: Versions and devices, from `environment()`.
+        wall_s: Wall-clock time in seconds.
+        quantities: In the order of the report; `results[name]` finds one.
+        figures: File names of the figures, relative to results.json.
+
+    Raises:
+        ValueError: If two quantities share a name or `wall_s` is not finite.
+    """
+
+    experiment: str
+    preset: str
+    seed: int
+    environment: Mapping[str, Any]
+    wall_s: float
+    quantities: Sequence[Quantity]
+    figures: Sequence[StrPath] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "quantities", tuple(self.quantities))
+        object.__setattr__(
+            self, "figures", tuple(os.fspath(figure) for figure in self.figures)
+        )
+        if not math.isfinite(self.wall_s):
+            raise ValueError(f"`wall_s` must be finite, got {self.wall_s}.")
+        seen = set()
+        for quantity in self.quantities:
+            if quantity.name in seen:
+                raise ValueError(
+                    f"`quantities` holds {quantity.name!r} twice; names are unique."
+                )
+            seen.add(quantity.name)
+
+    def __getitem__(self, name: str) -> Quantity:
+        for quantity in self.quantities:
+            if quantity.name == name:
+                return quantity
+        names = ", ".join(quantity.name for quantity in self.quantities)
+        raise KeyError(f"No quantity {name!r}; there are: {names}.")
+
+    def to_json(self) -> str:
+        """Returns the text of results.json."""
+        content = {key: getattr(self, key) for key in _KEYS}
+        content["quantities"] = [quantity.to_dict() for quantity in self.quantities]
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(self, path: StrPath) -> None:
+        """Writes results.json atomically."""
+        write_atomic(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: StrPath) -> "Results":
+        """Reads what `write` wrote.
+
+        Raises:
+            ValueError: If the file is not JSON, or its keys are not those of `write`.
+        """
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or set(content) != set(_KEYS):
+            raise ValueError(
+                f"`path` (={path}) must hold the keys {_KEYS} and no other."
+            )
+        content["quantities"] = [Quantity(**found) for found in content["quantities"]]
+        return cls(**content)
+
+
+def environment() -> dict[str, Any]:
+    """Describes where a run happens: versions, devices, precision, and our git commit.
+
+    Asks JAX for its devices, and so starts its backend. What cannot be found out is
+    None; nothing raises, and nothing names a path or a user of the machine.
+    """
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    found["git_commit"] = _git_commit()
+    found["os"] = f"{platform.system()} {platform.machine()}"
+    found["num_cpus"] = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")  # Linux: the CPUs this process may use.
+        else os.cpu_count()
+    )
+    try:
+        devices = jax.devices()
+        found["platform"] = devices[0].platform
+        found["device_kind"] = devices[0].device_kind
+        found["num_devices"] = len(devices)
+    except RuntimeError:
+        found |= {"platform": None, "device_kind": None, "num_devices": None}
+    for name in ("jax_enable_x64", "jax_default_matmul_precision"):
+        found[name] = getattr(jax.config, name, None)
+    return found
+
+
+def _git_commit() -> str | None:
+    """Returns our commit, "-dirty" behind it if files differ; None without one."""
+    folder = pathlib.Path(__file__).parent
+    git = ["git", "-C", str(folder), "--no-optional-locks"]
+    try:
+        # An installed package may lie inside a checkout of something else.
+        for arguments in (
+            ["ls-files", "--error-unmatch", "__init__.py"],
+            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        ):
+            answer = subprocess.run(
+                git + arguments, capture_output=True, text=True, timeout=5, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

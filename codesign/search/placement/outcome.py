@@ -1,0 +1,87 @@
+"""What a placement search found."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from codesign.hardware import reram_gpu
+from codesign.hardware.cost import Cost
+from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.models import Network
+from codesign.search.study import Trial
+from codesign.workload import Workload
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One placement of the final table: its accuracies by seed, and its cost."""
+
+    mask: np.ndarray  # [C] of 0 and 1
+    statuses: tuple[str, ...]  # by seed
+    validation: tuple[float, ...]  # by seed, without those that diverged
+    test: tuple[float, ...]
+    history: tuple[float, ...]  # validation accuracy after each epoch, first seed
+    cost: Cost
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean test accuracy, or None if every run diverged."""
+        return float(np.mean(self.test)) if self.test else None
+
+    @property
+    def accuracy_error(self) -> float:
+        """Standard error of `accuracy` over seeds."""
+        return standard_error(self.test)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What the search found for one network.
+
+    `rows` has `all_bn`, `no_bn`, `paper` (the published placement, if there is one; not
+    part of the search) and `bo_n`, in this order.
+    """
+
+    network_name: str
+    network: Network
+    ops: Workload
+    spec: ReramGpuSpec
+    trials: list[Trial]
+    on_front: np.ndarray  # [num told] of bool
+    rows: dict[str, Row]
+    confirmed: bool  # whether `bo_n` stayed within tolerance over all seeds
+    num_step_traces: int
+
+    def estimate(self, mask: np.ndarray, spec: ReramGpuSpec | None = None) -> Cost:
+        """Exact cost of one image's share of a batch on the stack, or on another."""
+        return cost_per_image(spec or self.spec, self.ops, mask)
+
+
+def found_status(trial: Trial) -> str:
+    """`trained`, `at_chance` or `diverged`, of a trial that has ended."""
+    return trial.metrics.get("status", "diverged")
+
+
+def cost_per_image(spec: ReramGpuSpec, ops: Workload, mask: np.ndarray) -> Cost:
+    """Exact cost of one training image: that of a batch of one.
+
+    `period_s` does not depend on the batch; `energy_j` is proportional to it.
+    """
+    return _estimate(spec, ops.masked(jnp.asarray(mask, jnp.float32)), batch_size=1)
+
+
+_estimate = jax.jit(reram_gpu.estimate, static_argnames=("batch_size",))
+
+
+def standard_error(values: tuple[float, ...]) -> float:
+    """Standard error of a mean, or 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def mask_text(x: np.ndarray) -> str:
+    """A mask as it names files, such as `00001010`."""
+    return "".join(str(int(value)) for value in x)

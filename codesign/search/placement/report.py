@@ -1,0 +1,435 @@
+"""Writes what a placement search found: results.json, figures and one HTML page."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import rich.console
+
+from codesign import report
+from codesign.hardware import catalogue
+from codesign.report import (
+    Card,
+    Column,
+    FigureImage,
+    Paragraph,
+    Quantity,
+    Section,
+    Table,
+)
+from codesign.report import figures
+from codesign.search.placement import published
+from codesign.search.placement.config import PlacementConfig
+from codesign.search.placement.outcome import Outcome, Row, found_status, standard_error
+from codesign.search.placement.search import TOLERANCE
+from codesign.search.surrogate import sample_posterior
+
+_LABELS = {"all_bn": "All-BN", "no_bn": "No-BN", "paper": "Paper's", "bo_n": "BO-N"}
+_STACKS = ((2, 2), (3, 1))
+
+
+def write(
+    config: PlacementConfig,
+    outcomes: list[Outcome],
+    *,
+    workdir: pathlib.Path,
+    wall_s: float,
+) -> None:
+    """Writes `results.json`, PNG figures and `report.html`, and prints the tables."""
+    sections, images, cards, notes = [], [], [], []
+    quantities: list[Quantity] = []
+    for outcome in outcomes:
+        prefix = f"{outcome.network_name}_" if len(outcomes) > 1 else ""
+        table = comparison_table(config, outcome)
+        drawn = _draw(outcome, workdir, prefix)
+        images += [path for path, _ in drawn]
+        sections.append(
+            Section(
+                f"{outcome.network_name} on {config.dataset}",
+                [
+                    table,
+                    *(FigureImage(workdir / path, text) for path, text in drawn),
+                    trials_table(outcome),
+                ],
+            )
+        )
+        cards += _cards(outcome, len(outcomes) > 1)
+        notes += _warnings(outcome)
+        quantities += outcome_quantities(config, outcome, several=len(outcomes) > 1)
+        _print(table)
+    quantities += published.quantities()
+    sections.append(
+        Section(
+            "The published placements",
+            [
+                Paragraph(
+                    "Full width and 32x32 inputs, whatever was trained above. Each number "
+                    "of the paper stands beside ours under 'paper and ours'."
+                ),
+                published.speedup_table(),
+            ],
+        )
+    )
+    results = report.Results(
+        experiment="bn_placement",
+        preset=config.preset,
+        seed=config.seed,
+        environment=report.environment(),
+        wall_s=wall_s,
+        quantities=quantities,
+        figures=images,
+    )
+    page = report.render_page(
+        f"Batch norms on {config.num_reram_tiers}R{config.num_gpu_tiers}G",
+        " ".join(summary(config, outcome) for outcome in outcomes),
+        cards=cards,
+        sections=sections,
+        results=results,
+        config=config,
+        warnings=notes,
+    )
+    report.write_atomic(workdir / "report.html", page)
+    results.write(workdir / "results.json")
+    console = rich.console.Console()
+    for outcome in outcomes:
+        console.print(summary(config, outcome), highlight=False)
+    console.print(f"Report: {workdir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def summary(config: PlacementConfig, outcome: Outcome) -> str:
+    """The answer in a paragraph."""
+    all_bn, bo_n = outcome.rows["all_bn"], outcome.rows["bo_n"]
+    name = f"{outcome.network_name} on {config.dataset}"
+    if not outcome.confirmed:
+        return (
+            f"{name}: no placement with fewer batch norms stayed within 1 point of "
+            f"All-BN over {config.num_seeds} seeds in {config.num_evaluations} "
+            "evaluations; try more evaluations or a smaller lambda."
+        )
+    kept = int(bo_n.mask.sum())
+    cut = 1 - float(bo_n.cost.period_s / all_bn.cost.period_s)
+    energy = 1 - float(bo_n.cost.energy_j / all_bn.cost.energy_j)
+    return (
+        f"{name} needs {kept} of its {len(bo_n.mask)} batch norms (after "
+        f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
+        f"{_accuracy(all_bn)} with all, over {config.num_seeds} seeds. On "
+        f"{config.num_reram_tiers}R{config.num_gpu_tiers}G that shortens the pipeline's "
+        f"period by {cut:.1%} and saves {energy:.1%} of the energy."
+    )
+
+
+def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
+    """All-BN, No-BN, the paper's placement and BO-N: accuracy and cost."""
+    stack = f"{config.num_reram_tiers}R{config.num_gpu_tiers}G"
+    table = Table(
+        f"{outcome.network_name} (width {config.width:g}) on {config.dataset}, {stack}",
+        [
+            "Placement",
+            Column("BN", justify="right"),
+            Column("Sites"),
+            Column("Test accuracy", justify="right"),
+            Column("ReRAM stage", "s", "si"),
+            Column("GPU stage", "s", "si"),
+            Column("Period", "s", "si"),
+            Column("Energy/image", "J", "si"),
+            Column("GPU work", format="percent"),
+        ],
+        footnotes=[
+            f"Test accuracy: mean and standard error over {config.num_seeds} seeds.",
+            "ReRAM stage: the slowest conv or dense layer. GPU stage: batch norm. "
+            "Period: between two images in the full pipeline, the longer of the two.",
+            "GPU work: batch-norm elements, All-BN being 100 %. Hardware numbers are "
+            "exact model values at the sourced prior; none is fitted.",
+        ],
+    )
+    work = _gpu_work(outcome.rows["all_bn"])
+    for key, row in outcome.rows.items():
+        parts = row.cost.breakdown
+        table.add(
+            _LABELS[key],
+            int(row.mask.sum()),
+            report.format_mask(row.mask),
+            _accuracy(row),
+            float(parts["slowest_conv_s"]),
+            float(parts["slowest_bn_s"]),
+            float(row.cost.period_s),
+            float(row.cost.energy_j),
+            _gpu_work(row) / work,
+            style="highlight" if key == "bo_n" else "",
+            marker="★" if key == "bo_n" else "",
+        )
+    return table
+
+
+def trials_table(outcome: Outcome) -> Table:
+    """Every evaluation of the search, in order."""
+    table = Table(
+        "Evaluations",
+        [
+            Column("#", justify="right"),
+            "Placement",
+            Column("BN", justify="right"),
+            "Proposed by",
+            Column("Validation", format="percent"),
+            Column("Period", "s", "si"),
+            Column("Energy/image", "J", "si"),
+            Column("Training", "s", ".1f"),
+            "Outcome",
+        ],
+    )
+    for trial in _ended(outcome):
+        cost = outcome.estimate(trial.x)
+        table.add(
+            trial.number + 1,
+            report.format_mask(trial.x),
+            int(trial.x.sum()),
+            trial.origin,
+            trial.value,
+            float(cost.period_s),
+            float(cost.energy_j),
+            trial.metrics.get("seconds", trial.seconds),
+            trial.reason or found_status(trial).replace("_", " "),
+            style="bad" if trial.status == "failed" else "",
+        )
+    return table
+
+
+def outcome_quantities(
+    config: PlacementConfig, outcome: Outcome, *, several: bool
+) -> list[Quantity]:
+    """The numbers of one network; names carry the network when there are several."""
+    rows = outcome.rows
+    suffix = f",{outcome.network_name}" if several else ""
+    found = []
+    for key, row in rows.items():
+        index = f"[{key}{suffix}]"
+        error = row.accuracy_error
+        seeds = f"mean of {len(row.test)} seeds, standard error {error:.4f}"
+        found += [
+            Quantity(
+                f"accuracy{index}",
+                row.accuracy,
+                "",
+                kind="measured",
+                note=seeds if row.test else "every run diverged",
+            ),
+            Quantity(f"num_bn{index}", int(row.mask.sum()), "", kind="measured"),
+            Quantity(
+                f"period_s{index}", float(row.cost.period_s), "s", kind="assumed",
+                note="exact model at the sourced prior",
+            ),
+            Quantity(
+                f"energy_j{index}", float(row.cost.energy_j), "J", kind="assumed",
+                note="per image; exact model at the sourced prior",
+            ),
+        ]  # fmt: skip
+        if row.validation:
+            mean = float(np.mean(row.validation))
+            found.append(
+                Quantity(
+                    f"validation_accuracy{index}", mean, "", kind="measured",
+                    note=f"standard error {standard_error(row.validation):.4f}",
+                )
+            )  # fmt: skip
+    tail = f"[{outcome.network_name}]" if several else ""
+    work = 1 - _gpu_work(rows["bo_n"]) / _gpu_work(rows["all_bn"])
+    found += [
+        Quantity(
+            f"gpu_work_reduction{tail}", work, "", kind="measured",
+            paper=0.82, source="Fig. 9(b), mean of four networks at full width",
+            note="batch-norm elements that BO-N saves",
+        ),
+        Quantity(
+            f"num_evaluations{tail}", len(_ended(outcome)), "", kind="measured",
+            note="All-BN, No-BN and random ones included",
+        ),
+        Quantity(
+            f"num_failed{tail}",
+            sum(trial.status == "failed" for trial in outcome.trials),
+            "",
+            kind="measured",
+        ),
+        Quantity(
+            f"train_step_traces{tail}", outcome.num_step_traces, "", kind="measured"
+        ),
+        Quantity(f"confirmed{tail}", outcome.confirmed, "", kind="measured"),
+    ]  # fmt: skip
+    return found
+
+
+def _draw(
+    outcome: Outcome, workdir: pathlib.Path, prefix: str
+) -> list[tuple[str, str]]:
+    """Saves the figures; returns their file names with captions."""
+    told = [trial for trial in outcome.trials if trial.status == "told"]
+    ended = _ended(outcome)
+    rows, bo_n = outcome.rows, outcome.rows["bo_n"]
+    statuses = [
+        "failed"
+        if trial.status == "failed"
+        else "at chance"
+        if found_status(trial) == "at_chance"
+        else trial.origin
+        for trial in ended
+    ]
+    reference = next((t.value for t in told if t.x.all()), None)
+    best = figures.best_so_far(
+        [trial.value for trial in ended],
+        statuses,
+        references={} if reference is None else {"All-BN": reference},
+        tolerance=TOLERANCE,
+    )
+    labels = {_key(row.mask): _LABELS[key] for key, row in rows.items()}
+    pareto = figures.pareto(
+        [trial.metrics["period_s"] for trial in told],
+        [trial.value for trial in told],
+        front=list(outcome.on_front),
+        labels=[labels.get(_key(trial.x)) for trial in told],
+        highlight=next(
+            (i for i, t in enumerate(told) if _key(t.x) == _key(bo_n.mask)), None
+        ),
+        y_floor=None if reference is None else reference - 0.15,
+        y_label="Validation accuracy",
+    )
+    energy = figures.pareto(
+        [trial.metrics["energy_j"] for trial in told],
+        [trial.value for trial in told],
+        front=list(outcome.on_front),
+        labels=[labels.get(_key(trial.x)) for trial in told],
+        highlight=next(
+            (i for i, t in enumerate(told) if _key(t.x) == _key(bo_n.mask)), None
+        ),
+        y_floor=None if reference is None else reference - 0.15,
+        x_label="Energy per image",
+        x_unit="J",
+        y_label="Validation accuracy",
+    )
+    panels = {
+        _LABELS[key]: {
+            f"{r}R{g}G": _stages(outcome, rows[key], r, g) for r, g in _STACKS
+        }
+        for key in ("all_bn", "bo_n")
+    }
+    sites = [f"C{site + 1}" for site in range(len(bo_n.mask))]
+    norms = outcome.ops.select("norm")
+    elements = dict(zip(norms.sites, np.array(norms.elements), strict=True))
+    posterior = sample_posterior(
+        jax.random.key(0),
+        np.array([trial.x for trial in told]),
+        np.array([trial.value for trial in told]),
+        num_chains=4,
+        num_samples=250,
+    )
+    inclusion = figures.inclusion_probability(
+        list(posterior.site_inclusion()),
+        list(bo_n.mask),
+        sites,
+        elements=[float(elements[site]) for site in range(len(sites))],
+    )
+    curves = figures.training_curves(
+        {_LABELS[key]: list(row.history) for key, row in rows.items()}
+    )
+    drawn = (
+        (
+            best, "best_so_far",
+            "Validation accuracy of each evaluation, in order, and the best so far.",
+        ),
+        (
+            pareto, "pareto_period",
+            "Validation accuracy against the pipeline's period. The front is over "
+            "accuracy, period and energy.",
+        ),
+        (energy, "pareto_energy", "The same against the energy of one image."),
+        (
+            figures.stage_bars(panels), "stages",
+            "Slowest pipeline stages, each over its Conv/FC stage: before (paper's Fig. 7)"
+            " and after the search (Fig. 11).",
+        ),
+        (
+            inclusion, "inclusion",
+            "Posterior probability that a batch norm at a site changes the accuracy by "
+            "more than a tenth of the spread seen, and what it costs.",
+        ),
+        (curves, "training_curves", "Validation accuracy over epochs, first seed."),
+    )  # fmt: skip
+    images = []
+    for figure, name, caption in drawn:
+        path = f"{prefix}{name}.png"
+        figures.save(figure, workdir / path)
+        images.append((path, caption))
+    return images
+
+
+def _stages(outcome: Outcome, row: Row, r: int, g: int) -> tuple[float, float]:
+    parts = outcome.estimate(row.mask, catalogue.deeptrain(r, g)).breakdown
+    return float(parts["slowest_conv_s"]), float(parts["slowest_bn_s"])
+
+
+def _cards(outcome: Outcome, several: bool) -> list[Card]:
+    all_bn, bo_n = outcome.rows["all_bn"], outcome.rows["bo_n"]
+    name = f"{outcome.network_name}: " if several else ""
+    return [
+        Card(
+            f"{name}Batch norms kept",
+            f"{int(bo_n.mask.sum())} of {len(bo_n.mask)}",
+            f"after {_sites(bo_n.mask)}",
+        ),
+        Card(
+            f"{name}Test accuracy", _accuracy(bo_n), f"{_accuracy(all_bn)} with All-BN"
+        ),
+        Card(
+            f"{name}Period",
+            report.format_si(float(bo_n.cost.period_s), "s"),
+            f"{report.format_si(float(all_bn.cost.period_s), 's')} with All-BN",
+        ),
+        Card(
+            f"{name}Energy per image",
+            report.format_si(float(bo_n.cost.energy_j), "J"),
+            f"{report.format_si(float(all_bn.cost.energy_j), 'J')} with All-BN",
+        ),
+    ]
+
+
+def _warnings(outcome: Outcome) -> list[str | Table]:
+    failed = [trial for trial in outcome.trials if trial.status == "failed"]
+    notes: list[str | Table] = []
+    if failed:
+        table = Table(
+            f"Failed candidates of {outcome.network_name}", ["Placement", "Why"]
+        )
+        for trial in failed:
+            table.add(report.format_mask(trial.x), trial.reason)
+        notes.append(table)
+    if not outcome.confirmed:
+        notes.append(f"{outcome.network_name}: no placement but All-BN was confirmed.")
+    return notes
+
+
+def _print(table: Table) -> None:
+    if sys.stdout.isatty():
+        rich.console.Console().print(table.to_rich())
+    else:
+        print(table.to_text(), flush=True)
+
+
+def _ended(outcome: Outcome):
+    return [t for t in outcome.trials if t.status in ("told", "failed")]
+
+
+def _gpu_work(row: Row) -> float:
+    return float(row.cost.breakdown["bn_elements"].sum())
+
+
+def _accuracy(row: Row) -> str:
+    if row.accuracy is None:
+        return "diverged"
+    return f"{row.accuracy:.1%} ± {row.accuracy_error:.1%}".replace("% ±", " ±")
+
+
+def _sites(mask: np.ndarray) -> str:
+    return ", ".join(f"C{site + 1}" for site in np.flatnonzero(mask)) or "none"
+
+
+def _key(mask: np.ndarray) -> bytes:
+    return np.asarray(mask, np.int8).tobytes()

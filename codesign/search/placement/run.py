@@ -1,0 +1,171 @@
+"""Runs a whole experiment: checks, searches, and writes what was found."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+
+from codesign import data, models, workload
+from codesign.data import Dataset
+from codesign.hardware import catalogue, reram_gpu
+from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.models import Network
+from codesign.report import write_atomic
+from codesign.search.placement import report
+from codesign.search.placement.config import PlacementConfig
+from codesign.search.placement.outcome import Outcome
+from codesign.search.placement.search import PlacementSearch
+from codesign.workload import Workload
+
+StrPath = str | os.PathLike[str]
+
+
+def check_workdir(config: PlacementConfig, workdir: pathlib.Path) -> None:
+    """Writes `config.json`, or compares with the one that is there.
+
+    Raises:
+        ValueError: If the workdir was made with other settings; shows each difference.
+    """
+    path = workdir / "config.json"
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); restore it, or use another `workdir`."
+        ) from error
+    found, wanted = _flat(found), _flat(wanted)
+    differences = [
+        f"  {name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"`workdir` (={workdir}) was made with other settings:\n"
+            + "\n".join(differences)
+            + "\nUse another `workdir`, or the same settings to go on."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A checked experiment, ready to run."""
+
+    config: PlacementConfig
+    workdir: pathlib.Path
+    searches: tuple[PlacementSearch, ...]
+
+    def run(self) -> list[Outcome]:
+        """Searches every network, then writes and prints what was found."""
+        start = time.monotonic()
+        outcomes = [search.run() for search in self.searches]
+        wall_s = time.monotonic() - start
+        report.write(self.config, outcomes, workdir=self.workdir, wall_s=wall_s)
+        return outcomes
+
+
+def prepare(
+    config: PlacementConfig, *, workdir: StrPath, data_dir: StrPath | None = None
+) -> Experiment:
+    """Checks everything before any training, and opens the workdir.
+
+    Raises:
+        ValueError: For a setting out of range, a stack that cannot hold a network, a
+            damaged or unfit data file, or a workdir made with other settings.
+        FileNotFoundError: For data that are not there.
+    """
+    workdir = pathlib.Path(workdir)
+    config.checked()
+    dataset = data.load(
+        config.dataset,
+        data_dir=data_dir,
+        num_train=config.num_train,
+        num_validation=config.num_validation,
+        num_test=config.num_test,
+    )
+    spec = catalogue.deeptrain(config.num_reram_tiers, config.num_gpu_tiers)
+    networks = {name: _network(config, name, dataset) for name in config.networks}
+    traced = {n: workload.trace(*net.trace_args()) for n, net in networks.items()}
+    for name, ops in traced.items():
+        check_capacity(spec, ops, name)
+    check_workdir(config, workdir)
+    several = len(config.networks) > 1
+    searches = tuple(
+        PlacementSearch(
+            config,
+            name,
+            network,
+            dataset,
+            traced[name],
+            spec,
+            workdir / name if several else workdir,
+        )
+        for name, network in networks.items()
+    )
+    return Experiment(config, workdir, searches)
+
+
+def run(
+    config: PlacementConfig, *, workdir: StrPath, data_dir: StrPath | None = None
+) -> list[Outcome]:
+    """Searches every network of `config` and writes results, figures and a report.
+
+    The workdir receives `config.json`, `metrics.jsonl`, `results.json`, figures and
+    `report.html`; with several networks each has a folder of its own for its journal.
+    Running it again goes on, and gives the same quantities as if it had never been
+    interrupted.
+
+    Args:
+        config: See `PRESETS`.
+        workdir: Made if it is not there.
+        data_dir: Where data sets lie; see `data.load`.
+
+    Raises:
+        ValueError, FileNotFoundError: As `prepare`, before any training.
+    """
+    return prepare(config, workdir=workdir, data_dir=data_dir).run()
+
+
+def _network(config: PlacementConfig, name: str, dataset: Dataset) -> Network:
+    return models.create(
+        name,
+        num_classes=dataset.num_classes,
+        image_shape=dataset.train.images.shape[1:],
+        width=config.width,
+        initialisation=config.initialisation,
+    )
+
+
+def check_capacity(spec: ReramGpuSpec, ops: Workload, name: str) -> None:
+    """Checks that the stack holds one copy of the network and its activations.
+
+    Raises:
+        ValueError: Says by how many crossbars it does not.
+    """
+    parts = jax.jit(reram_gpu.estimate)(spec, ops).breakdown
+    needed = int(parts["crossbars_needed"])
+    budget = int(parts["crossbars_budget"])
+    if needed > budget:
+        raise ValueError(
+            f"The stack's `R` (={int(spec.num_reram_tiers)}) ReRAM tiers have {budget} "
+            f"crossbars, but {name!r} needs {needed}, {needed - budget} more; take more "
+            "ReRAM tiers, a smaller `width` or a smaller network."
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.")
+    return flat

@@ -1,0 +1,255 @@
+"""Searches one network's placement: train, tell, propose, and confirm the best."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from codesign.data import Dataset
+from codesign.hardware import reram_gpu
+from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.models import Network
+from codesign.objective import Design, chip_costs
+from codesign.report import MetricsLog, Progress, format_mask
+from codesign.search import pareto
+from codesign.search.placement.config import PlacementConfig
+from codesign.search.placement.outcome import (
+    Outcome,
+    Row,
+    cost_per_image,
+    found_status,
+    mask_text,
+    standard_error,
+)
+from codesign.search.study import Study, Trial
+from codesign.training import CheckpointStore, Trainer, TrainResult
+from codesign.workload import Workload
+
+TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
+_MAX_CONFIRMATIONS = 3  # candidates for d* that are trained from further seeds
+
+
+class PlacementSearch:
+    """One search under way; everything that must survive a kill is on disk."""
+
+    def __init__(
+        self,
+        config: PlacementConfig,
+        network_name: str,
+        network: Network,
+        dataset: Dataset,
+        ops: Workload,
+        spec: ReramGpuSpec,
+        workdir: pathlib.Path,
+    ):
+        """Opens what `workdir` holds of this search, or begins it there."""
+        self.config, self.network_name, self.network = config, network_name, network
+        self.ops, self.spec = ops, spec
+        self.workdir = workdir
+        self.trainer = Trainer(
+            network,
+            dataset,
+            config.train,
+            chip_costs=chip_costs(
+                ops, reram_gpu.estimate, batch_size=config.train.batch_size
+            ),
+        )
+        self.study = Study(
+            num_variables=network.num_sites,
+            journal=self.workdir / "journal.jsonl",
+            seed=config.seed,
+            sparsity_penalty=config.sparsity_penalty,
+            num_initial=config.num_initial,
+            recover=True,
+        )
+        self.all_bn = np.ones(network.num_sites, np.int8)
+        self.no_bn = np.zeros(network.num_sites, np.int8)
+        self.runs_done = 0
+        paper_runs = config.num_seeds if network.paper_sites else 0
+        self.runs_planned = (
+            config.num_evaluations + 3 * (config.num_seeds - 1) + paper_runs
+        )
+
+    def run(self) -> Outcome:
+        """Evaluates, confirms and returns what came out.
+
+        All-BN and No-BN come first, then `num_initial` random placements, then Thompson
+        samples of the horseshoe surrogate. `bo_n` is the valid placement of the least
+        period, then energy, that further seeds confirm: mean validation accuracy within
+        1 point of All-BN's, or two standard errors if that is more.
+        """
+        total = self.runs_planned * self.config.train.epochs
+        done = len(self._ended()) * self.config.train.epochs
+        self.runs_done = len(self._ended())
+        self.metrics = MetricsLog(self.workdir / "metrics.jsonl")
+        description = f"{self.network_name} on {self.config.dataset}"
+        with (
+            self.metrics,
+            Progress(total, description, initial_step=done) as self.progress,
+        ):
+            self.study.enqueue(self.all_bn)
+            self.study.enqueue(self.no_bn)
+            while len(self._ended()) < self.config.num_evaluations:
+                self._evaluate(self.study.ask(1)[0])
+            rows = {
+                "all_bn": self._row(self.all_bn),
+                "no_bn": self._row(self.no_bn),
+            }
+            if self.network.paper_sites:
+                mask = np.array(self.network.mask(self.network.paper_sites), np.int8)
+                rows["paper"] = self._row(mask)
+            rows["bo_n"], confirmed = self._confirm(rows["all_bn"])
+        told = self._told()
+        return Outcome(
+            network_name=self.network_name,
+            network=self.network,
+            ops=self.ops,
+            spec=self.spec,
+            trials=self.study.trials,
+            on_front=self._front(told),
+            rows=rows,
+            confirmed=confirmed,
+            num_step_traces=max(
+                self.trainer.num_step_traces,
+                *(trial.metrics["num_step_traces"] for trial in told),
+            ),
+        )
+
+    def _ended(self) -> list[Trial]:
+        return [t for t in self.study.trials if t.status in ("told", "failed")]
+
+    def _told(self) -> list[Trial]:
+        return [t for t in self.study.trials if t.status == "told"]
+
+    def _evaluate(self, x: np.ndarray) -> None:
+        """Trains a placement that the study asked for, and tells what came out."""
+        result = self._train(x, self.config.seed)
+        cost = cost_per_image(self.spec, self.ops, x)
+        metrics = {
+            "status": result.status,
+            "reason": result.reason,
+            "history": [entry["validation_accuracy"] for entry in result.history],
+            "seconds": result.seconds,
+            "num_step_traces": self.trainer.num_step_traces,
+            "period_s": float(cost.period_s),
+            "energy_j": float(cost.energy_j),
+        }
+        name = format_mask(x)
+        if result.status == "diverged":
+            self.study.fail(x, result.reason, metrics)
+            self.progress.log(f"{name}  failed: {result.reason}")
+        else:
+            metrics["test_accuracy"] = result.test_accuracy
+            self.study.tell(x, result.validation_accuracy, metrics=metrics)
+            note = " (stopped: still at chance)" if result.status == "at_chance" else ""
+            self.progress.log(
+                f"{name}  validation {result.validation_accuracy:.1%}{note}  "
+                f"period {metrics['period_s'] * 1e6:.2f} µs"
+            )
+        self._store(x, self.config.seed).clear()
+
+    def _train(self, x: np.ndarray, seed: int) -> TrainResult:
+        design = Design(bn_mask=jnp.asarray(x, jnp.float32), chip=self.spec)
+        values = [t.value for t in self._told() if t.value is not None]
+        epochs = self.config.train.epochs
+        start = self.runs_done * epochs
+
+        def on_epoch(entry: dict[str, float], is_new: bool) -> None:
+            if is_new:
+                run = {"placement": mask_text(x), "seed": seed}
+                self.metrics.append({"network": self.network_name, **run, **entry})
+            self.progress.update(
+                start + int(entry["epoch"]),
+                candidate=format_mask(x),
+                epoch=f"{entry['epoch']}/{epochs}",
+                accuracy=entry["validation_accuracy"],
+                best=max(values, default=None),
+            )
+
+        self.progress.update(start, candidate=format_mask(x), epoch=f"0/{epochs}")
+        result = self.trainer.train(
+            design,
+            seed=seed,
+            store=self._store(x, seed),
+            checkpoint_every_s=self.config.checkpoint_every_s,
+            on_epoch=on_epoch,
+        )
+        self.runs_done += 1
+        return result
+
+    def _store(self, x: np.ndarray, seed: int) -> CheckpointStore:
+        return CheckpointStore(
+            self.workdir / "checkpoints" / f"{mask_text(x)}-seed{seed}"
+        )
+
+    def _row(self, x: np.ndarray) -> Row:
+        """Trains a placement from every seed; the search's own run is the first."""
+        found = next((t for t in self._ended() if np.array_equal(t.x, x)), None)
+        statuses, validation, test, histories = [], [], [], []
+        for seed in range(self.config.seed, self.config.seed + self.config.num_seeds):
+            if found is not None and seed == self.config.seed:
+                statuses.append(found_status(found))
+                histories.append([])
+                if found.status == "told":
+                    histories[-1] = found.metrics["history"]
+                    validation.append(found.value)
+                    test.append(found.metrics["test_accuracy"])
+                continue
+            result = self._train(x, seed)
+            statuses.append(result.status)
+            histories.append([e["validation_accuracy"] for e in result.history])
+            if result.status != "diverged":
+                validation.append(result.validation_accuracy)
+                test.append(result.test_accuracy)
+        return Row(
+            mask=x,
+            statuses=tuple(statuses),
+            validation=tuple(validation),
+            test=tuple(test),
+            history=tuple(histories[0]),
+            cost=cost_per_image(self.spec, self.ops, x),
+        )
+
+    def _confirm(self, all_bn: Row) -> tuple[Row, bool]:
+        """The valid placement that is best on the chip and holds over all seeds."""
+        told = self._told()
+        reference = next(
+            (t.value for t in told if np.array_equal(t.x, self.all_bn)), None
+        )
+        if reference is None or not all_bn.validation:
+            logging.warning(
+                "All-BN failed, so no placement can be measured against it."
+            )
+            return all_bn, False
+        remaining = [t for t in told if not np.array_equal(t.x, self.all_bn)]
+        for _ in range(_MAX_CONFIRMATIONS):
+            choice = pareto.choose(
+                [t.value for t in remaining],
+                [t.metrics["period_s"] for t in remaining],
+                [t.metrics["energy_j"] for t in remaining],
+                reference_accuracy=reference,
+                tolerance=TOLERANCE,
+            )
+            if choice.index is None:
+                break
+            row = self._row(remaining.pop(choice.index).x)
+            if is_within(row.validation, all_bn.validation):
+                return row, True
+            self.progress.log(
+                f"{format_mask(row.mask)}  does not hold over {len(row.statuses)} seeds"
+            )
+        logging.warning("No placement with fewer batch norms was confirmed.")
+        return all_bn, False
+
+    def _front(self, told: list[Trial]) -> np.ndarray:
+        points = [(t.value, t.metrics["period_s"], t.metrics["energy_j"]) for t in told]
+        return pareto.pareto_front(np.array(points), ("max", "min", "min"))
+
+
+def is_within(ours: tuple[float, ...], reference: tuple[float, ...]) -> bool:
+    """Whether a mean lies within 1 point, or two standard errors, below another."""
+    if not ours or not reference:
+        return False
+    error = np.hypot(standard_error(ours), standard_error(reference))
+    return bool(np.mean(ours) >= np.mean(reference) - max(TOLERANCE, 2 * error))

@@ -1,0 +1,384 @@
+"""A search that many processes share and that no kill can lose: ask, evaluate, tell."""
+
+import contextlib
+import functools
+import json
+import math
+import operator
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from codesign.search import bqp, cpu, points, thompson, worker
+from codesign.search.journal import Event, FileJournal, Journal, MemoryJournal
+from codesign.search.trials import Trial, TrialTable
+from codesign.types import Array
+
+DAY_S = 86400.0
+_NUM_DRAWS = 64  # random points looked at before the free ones are listed
+
+
+class SearchSpaceExhausted(RuntimeError):
+    """Fewer points are left than were asked for."""
+
+
+class Study:
+    """Maximises F(x) - sparsity_penalty * |x|_1 over x in {0, 1}^C, F being expensive.
+
+    Sparsity-aware Bayesian optimisation of DeepTrain, section V, after BOCS (Baptista &
+    Poloczek, ICML 2018): random points first, then Thompson proposals of a sparse second-
+    order model. Every event is in the journal before a method returns. The proposal of
+    trial k is a function of the seed, k and the events before it, so a study that was
+    killed, however often, goes on as if it had not been. Clocks and process ids, which
+    the journal also holds, only decide who gets a trial whose worker was lost.
+
+        study = Study(num_variables=8, journal="runs/study.jsonl", seed=0)
+        while len(study.trials) < 30:
+            x = study.ask()[0]
+            study.tell(x, accuracy_of(x))
+        print(study.best)
+    """
+
+    def __init__(
+        self,
+        num_variables: int,
+        journal: str | os.PathLike[str] | None = None,
+        *,
+        seed: int = 0,
+        sparsity_penalty: float = 0.0,
+        num_initial: int = 5,
+        lease_s: float = DAY_S,
+        recover: bool = False,
+        noisy: bool = False,
+    ):
+        """Opens a study, or starts one.
+
+        Args:
+            num_variables: C, at most 20.
+            journal: File of the study, made if need be; None keeps it in memory.
+            seed: Root of every random draw.
+            sparsity_penalty: Loss of objective that one more 1 in x must win back.
+            num_initial: Random points before the model proposes.
+            lease_s: A trial that was asked for and neither told nor failed for so long is
+                handed out again, whoever holds it. One whose process has ended on this
+                host is handed out again at once.
+            recover: Go on from the sound part of a damaged journal, keeping the damaged
+                file under another name.
+            noisy: Whether a point may be told more than once with different values.
+
+        Raises:
+            ValueError: If a setting is out of range, or differs from the journal's.
+            JournalDamaged: If the journal is damaged and not `recover`.
+        """
+        num_variables = _checked_int("num_variables", num_variables, 1)
+        if num_variables > bqp.MAX_EXACT_VARIABLES:
+            raise ValueError(
+                f"`num_variables` must be at most {bqp.MAX_EXACT_VARIABLES}, got "
+                f"{num_variables}; tie neighbouring sites to search over fewer."
+            )
+        if not lease_s > 0:
+            raise ValueError(f"`lease_s` must be positive, got {lease_s}.")
+        self._num_variables = num_variables
+        self._seed = _checked_int("seed", seed, 0)
+        if self._seed >= 2**63:
+            raise ValueError(f"`seed` must be below 2**63, got {seed}.")
+        self._penalty = thompson.checked_penalty(sparsity_penalty)
+        self._num_initial = _checked_int("num_initial", num_initial, 0)
+        self._lease_s = lease_s
+        self._noisy = bool(noisy)
+        header = {
+            "num_variables": self._num_variables,
+            "seed": self._seed,
+            "sparsity_penalty": self._penalty,
+            "num_initial": self._num_initial,
+            "noisy": self._noisy,
+        }
+        self._table = TrialTable()
+        self._journal: Journal = (
+            MemoryJournal()
+            if journal is None
+            else FileJournal(journal, header, recover=recover)
+        )
+
+    @property
+    def num_variables(self) -> int:
+        """C."""
+        return self._num_variables
+
+    @property
+    def sparsity_penalty(self) -> float:
+        return self._penalty
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        with self._current() as table:
+            return table.all()
+
+    @property
+    def best(self) -> Trial | None:
+        """The told trial of largest value - sparsity_penalty * |x|_1; the first of equals.
+
+        None before anything was told.
+        """
+        told = [trial for trial in self.trials if trial.status == "told"]
+        return max(told, key=self.penalised, default=None)
+
+    def penalised(self, trial: Trial) -> float:
+        """What `best` maximises, value - sparsity_penalty * |x|_1, of a told trial."""
+        if trial.value is None:
+            raise ValueError(
+                f"`trial` (number {trial.number}) is {trial.status} and has no value yet."
+            )
+        return trial.value - self._penalty * int(trial.x.sum())
+
+    def observations(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the surrogate sees: x `[N, C]` int8 and y `[N]`, without the penalty."""
+        return _observations(self.trials, self._num_variables)
+
+    def ask(self, q: int = 1) -> np.ndarray:
+        """The next points to evaluate, leased to this process.
+
+        In this order: trials whose lease has run out or whose process has ended on this
+        host; points enqueued; random points, uniform over those not yet met, until there
+        are `num_initial` of them and a result; Thompson proposals. `ask(q)` returns the
+        same points as q calls of `ask()`.
+
+        Args:
+            q: Number of points; each process may hold any number of them.
+
+        Returns:
+            `[q, C]` int8, all different.
+
+        Raises:
+            SearchSpaceExhausted: If fewer than q points can be handed out.
+            ValueError: If q is not positive.
+        """
+        q = _checked_int("q", q, 1)
+        with self._current() as table:
+            trials = table.all()
+            now, me = time.time(), worker.this_worker()
+            waiting = [t for t in trials if self._is_lost(t, now)]
+            waiting += [t for t in trials if t.status == "queued"]
+            num_left = len(waiting) + 2**self._num_variables - len(trials)
+            if q > num_left:
+                raise SearchSpaceExhausted(
+                    f"`q` (={q}) points were asked for and {num_left} of the "
+                    f"{2**self._num_variables} are neither evaluated nor being evaluated; "
+                    "ask for fewer, or stop: `best` is final once all are told."
+                )
+            chosen = [(trial.x, trial.origin) for trial in waiting[:q]]
+            chosen += self._new_points(trials, q - len(chosen))
+            lease = {"event": "ask", "worker": me, "time": now}
+            self._append(
+                *({**lease, "x": points.encode(x), "origin": o} for x, o in chosen)
+            )
+        return np.stack([x for x, _ in chosen])
+
+    def tell(
+        self, x: ArrayLike, value: float, metrics: Mapping[str, Any] | None = None
+    ) -> None:
+        """Records the result of a point, asked for or not.
+
+        A result wins over an earlier failure. The same value again changes nothing,
+        unless the study is noisy: then it is one more observation.
+
+        Args:
+            x: `[C]`.
+            value: The objective without the penalty, larger is better.
+            metrics: Anything that JSON holds, such as {"latency_s": 0.1}.
+
+        Raises:
+            ValueError: If x is not a binary point, the value is not finite, the metrics
+                are not JSON, or the point has another value and the study is not noisy.
+        """
+        x = points.checked_point(x, self._num_variables)
+        value = _checked_value(value)
+        event: Event = {"event": "tell", "x": points.encode(x), "value": value}
+        if metrics is not None:
+            event["metrics"] = _checked_metrics(metrics)
+        with self._current() as table:
+            trial = table.get(x)
+            if trial is not None and trial.status == "told" and not self._noisy:
+                if trial.values[0] == value:
+                    return
+                raise ValueError(
+                    f"`value` (={value!r}) contradicts {trial.values[0]!r}, told before "
+                    f"for x = {points.encode(x)} (trial {trial.number}); if evaluations "
+                    "are noisy, start the study with `noisy=True`."
+                )
+            self._append({**event, "time": time.time()})
+
+    def fail(
+        self, x: ArrayLike, reason: str, metrics: Mapping[str, Any] | None = None
+    ) -> None:
+        """Records that a point cannot be evaluated; it is never proposed again.
+
+        Failing a point twice changes nothing.
+
+        Args:
+            x: `[C]`.
+            reason: For the reader of `trials`.
+            metrics: As for `tell`.
+
+        Raises:
+            ValueError: If x is not a binary point or has been told, or the metrics are
+                not JSON.
+        """
+        x = points.checked_point(x, self._num_variables)
+        event: Event = {"event": "fail", "x": points.encode(x), "reason": str(reason)}
+        if metrics is not None:
+            event["metrics"] = _checked_metrics(metrics)
+        with self._current() as table:
+            trial = table.get(x)
+            if trial is not None and trial.status == "failed":
+                return
+            if trial is not None and trial.status == "told":
+                raise ValueError(
+                    f"`x` (={points.encode(x)}, trial {trial.number}) has been told with "
+                    f"the value {trial.value!r}; a result cannot become a failure."
+                )
+            self._append({**event, "time": time.time()})
+
+    def enqueue(self, x: ArrayLike) -> None:
+        """Has `ask` hand out a point next; nothing happens if the study knows it.
+
+        Args:
+            x: `[C]`.
+
+        Raises:
+            ValueError: If x is not a binary point.
+        """
+        x = points.checked_point(x, self._num_variables)
+        with self._current() as table:
+            if table.get(x) is None:
+                self._append({"event": "enqueue", "x": points.encode(x)})
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[TrialTable]:
+        """The table, up to date, with everybody else kept out."""
+        with self._journal.locked():
+            self._refresh()
+            yield self._table
+
+    def _refresh(self) -> None:
+        restarted, events = self._journal.read()
+        if restarted:
+            self._table = TrialTable()
+        for event in events:
+            self._table.apply(event)
+
+    def _append(self, *events: Event) -> None:
+        self._journal.append(events)
+        self._refresh()
+
+    def _is_lost(self, trial: Trial, now: float) -> bool:
+        if trial.status != "running":
+            return False
+        assert trial.worker is not None
+        assert trial.asked_at is not None
+        return now - trial.asked_at > self._lease_s or worker.is_dead(trial.worker)
+
+    def _new_points(
+        self, trials: list[Trial], count: int
+    ) -> list[tuple[np.ndarray, str]]:
+        """Points that the study has not met, each of which becomes a trial."""
+        x, y = _observations(trials, self._num_variables)
+        num_random = sum(trial.origin == "initial" for trial in trials)
+        known = [trial.x for trial in trials]
+        chosen: list[tuple[np.ndarray, str]] = []
+        with cpu.float64_on_cpu():
+            root = jax.random.key(self._seed, impl="threefry2x32")
+            for _ in range(count):
+                key = jax.random.fold_in(root, len(known))
+                if num_random < self._num_initial or len(y) == 0:
+                    origin = "initial"
+                    new = _random_point(key, known, self._num_variables)
+                    num_random += 1
+                else:
+                    new = thompson.propose(
+                        key, x, y, sparsity_penalty=self._penalty, exclude=known
+                    )[0]
+                    origin = "guided"
+                known.append(new)
+                chosen.append((new, origin))
+        return chosen
+
+
+def _observations(
+    trials: list[Trial], num_variables: int
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = [(trial.x, value) for trial in trials for value in trial.values]
+    x = np.array([row for row, _ in rows], np.int8).reshape(len(rows), num_variables)
+    return x, np.array([value for _, value in rows], np.float64)
+
+
+def _random_point(
+    key: Array, known: list[np.ndarray], num_variables: int
+) -> np.ndarray:
+    """Uniform over the points that are not known."""
+    taken = {points.encode(x) for x in known}
+    for x in np.asarray(_random_bits(key, num_variables)):
+        if points.encode(x) not in taken:
+            return x.astype(np.int8)
+    texts = (format(i, f"0{num_variables}b") for i in range(2**num_variables))
+    free = [text for text in texts if text not in taken]
+    index = jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(free))
+    return points.decode(free[int(index)])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _random_bits(key: Array, num_variables: int) -> Array:
+    return jax.random.bits(key, (_NUM_DRAWS, num_variables), jnp.uint8) & jnp.uint8(1)
+
+
+def _checked_int(name: str, value: int, least: int) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, SupportsIndex):
+        raise ValueError(f"`{name}` must be an integer, got {value!r}.")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {number}.")
+    return number
+
+
+def _checked_value(value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`value` must be one number, got {value!r}.") from error
+    if not math.isfinite(number):
+        raise ValueError(
+            f"`value` must be finite, got {number}; report a failed evaluation with "
+            "`fail`."
+        )
+    return number
+
+
+def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """`metrics` as JSON will give them back."""
+    try:
+        return json.loads(json.dumps(_plain(metrics), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`metrics` must be what JSON can hold ({error}), got {metrics!r}; use str "
+            "keys, finite numbers, None, lists and dicts."
+        ) from error
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        for key in tree:
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is not a str")
+        return {key: _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    if isinstance(tree, np.ndarray | np.generic | jax.Array):
+        return np.asarray(tree).tolist()
+    return tree

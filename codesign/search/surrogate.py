@@ -1,0 +1,240 @@
+"""The surrogate: a sparse second-order Bayesian model of the objective."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+from numpyro.infer import MCMC
+
+from codesign.search import cpu, horseshoe
+from codesign.search import features as features_lib
+from codesign.types import Array
+
+_MIN_ROWS = 32  # the smallest bucket of observations
+_CONSTANT_RATIO = 1e-12  # a smaller spread of y over its size is rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Draws of f(x) = intercept + linear'x + x' pairwise x, in the units of y.
+
+    The draws of a chain are adjacent: `reshape(num_chains, -1, ...)` groups them.
+
+    Attributes:
+        intercept: `[S]`.
+        linear: `[S, C]`.
+        pairwise: `[S, C, C]`, upper triangular with a zero diagonal.
+        noise_sd: `[S]`, standard deviation of an observation around f.
+        linear_inclusion: `[C]`, and
+        pairwise_inclusion: `[C, C]`, upper triangular: mean of 1 - kappa, where
+
+                kappa_j = 1 / (1 + sum_n phi_nj^2 * sd_j^2)
+
+            is the share of coefficient j that the prior takes away (phi: the centred
+            features, sd_j: the coefficient's prior standard deviation over the noise's).
+            Carvalho, Polson & Scott (2010) read it as an inclusion probability and call
+            a coefficient a signal above 1/2. It is 0 where the feature never varied.
+        y_sd: Standard deviation of the observations.
+        num_chains: Number of chains.
+    """
+
+    intercept: np.ndarray
+    linear: np.ndarray
+    pairwise: np.ndarray
+    noise_sd: np.ndarray
+    linear_inclusion: np.ndarray
+    pairwise_inclusion: np.ndarray
+    y_sd: float
+    num_chains: int
+
+    def site_effect(self) -> np.ndarray:
+        """Root mean square of f(x_i = 1) - f(x_i = 0) over uniform x, `[S, C]`."""
+        pairs = self.pairwise + np.swapaxes(self.pairwise, -1, -2)  # [S, C, C]
+        mean = self.linear + pairs.sum(axis=-1) / 2
+        variance = (pairs**2).sum(axis=-1) / 4
+        return np.sqrt(mean**2 + variance)
+
+    def site_inclusion(self, threshold: float | None = None) -> np.ndarray:
+        """Probability that a site matters: P(site effect > threshold), `[C]`.
+
+        A site that never varied has the probability that the prior gives it.
+
+        Args:
+            threshold: In the units of y. If None, a tenth of the observations' standard
+                deviation; where that is 0, no site matters.
+        """
+        if threshold is None:
+            threshold = 0.1 * self.y_sd if self.y_sd > 0 else np.inf
+        return np.mean(self.site_effect() > threshold, axis=0)
+
+
+def sample_posterior(
+    key: Array,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    num_chains: int = 1,
+    num_warmup: int = 200,
+    num_samples: int = 200,
+    sampler: str = "gibbs",
+) -> Posterior:
+    """Draws from the posterior of the second-order horseshoe model.
+
+    The features are centred and y is standardised; a y that does not vary is centred
+    only. Everything runs in float64 on the CPU, in one compiled program per C, number of
+    chains and sweeps, and bucket of observations (32, 64, 128, ...), padded with rows
+    that change no draw.
+
+    Args:
+        key: `[]` typed random key, or one for each chain, `[num_chains]`.
+        x: `[N, C]` of 0 and 1; a point may be there more than once.
+        y: `[N]` observations.
+        num_chains, num_warmup, num_samples: As for NumPyro's `MCMC`; draws of the
+            warm-up are dropped.
+        sampler: "gibbs".
+
+    Returns:
+        `num_chains * num_samples` draws.
+
+    Raises:
+        ValueError: If there are no observations, shapes disagree, x is not binary, y is
+            not finite, a count is not positive or the sampler is unknown.
+    """
+    x, y = _checked_data(x, y)
+    if sampler not in _SAMPLERS:
+        raise ValueError(
+            f"`sampler` must be one of {sorted(_SAMPLERS)}, got {sampler!r}."
+        )
+    for name, count, least in (
+        ("num_chains", num_chains, 1),
+        ("num_warmup", num_warmup, 0),
+        ("num_samples", num_samples, 1),
+    ):
+        if count < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"`key` must be a typed random key, got an array of {key.dtype}; make it "
+            "with `jax.random.key(seed)`."
+        )
+    if key.shape not in ((), (num_chains,)):
+        raise ValueError(
+            f"`key` must be one key or one for each of {num_chains} chains, got shape "
+            f"{key.shape}."
+        )
+    num_variables = x.shape[1]
+    phi = features_lib.second_order_features(x)  # [N, P]
+    phi_mean = phi.mean(axis=0)
+    phi -= phi_mean
+    y_mean, y_sd, standardised = _standardise(y)
+    num_rows = bucket(len(y))
+    padded_phi = np.zeros((num_rows, phi.shape[1]))
+    padded_y, observed = np.zeros(num_rows), np.zeros(num_rows, bool)
+    padded_phi[: len(y)], padded_y[: len(y)], observed[: len(y)] = (
+        phi,
+        standardised,
+        True,
+    )
+    with cpu.float64_on_cpu() as device:
+        key = jax.device_put(key, device)
+        if num_chains == 1:
+            key = key.reshape(())
+        elif key.ndim == 0:
+            key = jax.random.split(key, num_chains)
+        draws = _SAMPLERS[sampler](
+            key,
+            padded_phi,
+            padded_y,
+            observed,
+            num_chains=num_chains,
+            num_warmup=num_warmup,
+            num_samples=num_samples,
+        )
+        draws["prior_sd"] = horseshoe.prior_sd(
+            draws["global_scale"][:, None], draws["local_scale"]
+        )
+        draws = jax.tree.map(np.asarray, draws)
+    scale = y_sd if y_sd > 0 else 1.0
+    coefficients = scale * draws["coefficients"]  # [S, P]
+    linear, pairwise = features_lib.split_coefficients(coefficients, num_variables)
+    spread = np.sum(phi**2, axis=0)  # [P]
+    kept = 1 - 1 / (1 + spread * draws["prior_sd"] ** 2)  # [S, P]
+    inclusion = features_lib.split_coefficients(kept.mean(axis=0), num_variables)
+    return Posterior(
+        intercept=y_mean + scale * draws["intercept"] - coefficients @ phi_mean,
+        linear=linear,
+        pairwise=pairwise,
+        noise_sd=scale * np.sqrt(draws["noise_variance"]),
+        linear_inclusion=inclusion[0],
+        pairwise_inclusion=inclusion[1],
+        y_sd=y_sd,
+        num_chains=num_chains,
+    )
+
+
+def bucket(num_observations: int) -> int:
+    """Rows that so many observations are padded to: a power of two, at least 32."""
+    return max(_MIN_ROWS, 1 << (num_observations - 1).bit_length())
+
+
+def _checked_data(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x), np.asarray(y, np.float64)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"`x` must be [N, C] with at least one observation, got shape {x.shape}."
+        )
+    if y.shape != x.shape[:1]:
+        raise ValueError(
+            f"`y` must be [N] with N = {len(x)}, the rows of `x`, got shape {y.shape}."
+        )
+    if not np.all((x == 0) | (x == 1)):
+        raise ValueError("`x` must hold only 0 and 1; round the points first.")
+    if not np.all(np.isfinite(y)):
+        raise ValueError(
+            f"`y` must be finite, got {y[~np.isfinite(y)][0]}; leave failed "
+            "evaluations out."
+        )
+    return x, y
+
+
+def _standardise(y: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Mean, standard deviation (0 if y does not vary) and standardised y."""
+    size = np.max(np.abs(y))
+    if size == 0:
+        return 0.0, 0.0, y
+    ratio = y / size  # so that no square overflows
+    mean, sd = ratio.mean(), ratio.std()
+    if sd <= _CONSTANT_RATIO:
+        return float(size * mean), 0.0, np.zeros_like(y)
+    return float(size * mean), float(size * sd), (ratio - mean) / sd
+
+
+@functools.partial(jax.jit, static_argnames=("num_chains", "num_warmup", "num_samples"))
+def _sample_gibbs(
+    key: Array,
+    phi: Array,
+    y: Array,
+    observed: Array,
+    *,
+    num_chains: int,
+    num_warmup: int,
+    num_samples: int,
+) -> dict[str, Array]:
+    # One program: a warm `MCMC.run` outside of jit compiles anew on every call.
+    mcmc = MCMC(
+        horseshoe.HorseshoeGibbs(),
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(key, phi, y, observed)
+    return mcmc.get_samples()
+
+
+_SAMPLERS: dict[str, Callable[..., dict[str, Array]]] = {"gibbs": _sample_gibbs}

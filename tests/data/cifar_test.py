@@ -1,0 +1,190 @@
+import dataclasses
+import hashlib
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from codesign.data import cifar
+from codesign.data.checksums import KnownFile
+
+_NAMES = [file.name for file in cifar.CIFAR10.files]
+
+
+def _known(name, data, algorithm="sha256"):
+    digest = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
+    return KnownFile(name, len(data), f"{algorithm}:{digest}")
+
+
+def _contents():
+    """Two records a file: labels 2i and 2i + 1 (mod 10), random pixels."""
+    rng = np.random.default_rng(0)
+    contents = {}
+    for i, name in enumerate(_NAMES):
+        records = rng.integers(0, 256, (2, 3073)).astype(np.uint8)
+        records[:, 0] = [2 * i % 10, (2 * i + 1) % 10]
+        contents[name] = records.tobytes()
+    return contents
+
+
+def _distribution(contents, archive=None):
+    files = tuple(_known(name, data) for name, data in contents.items())
+    return dataclasses.replace(cifar.CIFAR10, files=files, archive=archive)
+
+
+def _folder(tmp_path, contents):
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def _archive(tmp_path, members):
+    """Writes (name, data or name of a type) pairs; returns the archive's description."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = getattr(tarfile, content), "/etc/hostname"
+                archive.addfile(info)
+    path = tmp_path / cifar.CIFAR10.archive.name
+    path.write_bytes(stream.getvalue())
+    return _known(path.name, stream.getvalue(), "md5")
+
+
+def test_record_by_hand(tmp_path):
+    # Label 7; plane after plane, row after row: red 1 at (0, 1), green 2 at (1, 0),
+    # blue 3 at (31, 31).
+    record = np.zeros(3073, np.uint8)
+    record[0], record[1 + 1], record[1 + 1024 + 32], record[3072] = 7, 1, 2, 3
+    contents = _contents() | {_NAMES[0]: record.tobytes()}
+    folder = _folder(tmp_path, contents)
+    train, test = cifar.read_splits(folder, _distribution(contents))
+    assert train.images.shape == (1 + 4 * 2, 32, 32, 3)
+    assert test.images.shape == (2, 32, 32, 3)
+    assert train.labels[0] == 7
+    image = train.images[0]
+    assert (image[0, 1, 0], image[1, 0, 1], image[31, 31, 2]) == (1, 2, 3)
+    assert image.sum() == 6
+
+
+def test_folder_and_archive_agree(tmp_path):
+    contents = _contents()
+    folder = _folder(tmp_path, contents)
+    parts = cifar.read_splits(folder, _distribution(contents))
+    np.testing.assert_array_equal(parts[0].labels, np.arange(10))
+    np.testing.assert_array_equal(parts[1].labels, [0, 1])
+
+    other = tmp_path / "other"
+    other.mkdir()
+    members = [(f"cifar-10-batches-bin/{n}", d) for n, d in reversed(contents.items())]
+    extra = [("../../evil.bin", b"evil"), ("cifar-10-batches-bin/readme.html", b"hi")]
+    archive = _archive(other, extra + members)
+    from_archive = cifar.read_splits(other, _distribution(contents, archive))
+    for one, two in zip(parts, from_archive, strict=True):
+        np.testing.assert_array_equal(one.images, two.images)
+        np.testing.assert_array_equal(one.labels, two.labels)
+    assert [path.name for path in other.iterdir()] == [
+        archive.name
+    ]  # nothing extracted
+    assert not (tmp_path.parent / "evil.bin").exists()
+
+
+def test_folder_goes_before_archive_and_archive_fills_a_gap(tmp_path):
+    contents = _contents()
+    archive = _archive(tmp_path, list(contents.items()))
+    _folder(tmp_path, contents)
+    (tmp_path / _NAMES[2]).unlink()
+    train, _ = cifar.read_splits(tmp_path, _distribution(contents, archive))
+    np.testing.assert_array_equal(train.labels, np.arange(10))
+
+
+def test_truncated_batch_names_sizes(tmp_path):
+    contents = _contents()
+    folder = _folder(tmp_path, contents)
+    (folder / _NAMES[3]).write_bytes(contents[_NAMES[3]][:-10])
+    message = r"data_batch_4\.bin is cut short: it holds 6,136 bytes, .* has 6,146"
+    with pytest.raises(ValueError, match=message):
+        cifar.read_splits(folder, _distribution(contents))
+
+
+def test_flipped_bit_names_both_checksums(tmp_path):
+    contents = _contents()
+    folder = _folder(tmp_path, contents)
+    data = bytearray(contents["test_batch.bin"])
+    data[100] ^= 4
+    (folder / "test_batch.bin").write_bytes(data)
+    found = hashlib.sha256(data).hexdigest()
+    expected = hashlib.sha256(contents["test_batch.bin"]).hexdigest()
+    with pytest.raises(
+        ValueError, match=rf"test_batch.*sha256 is {found}, but {expected}"
+    ):
+        cifar.read_splits(folder, _distribution(contents))
+
+
+def test_truncated_archive_names_sizes(tmp_path):
+    contents = _contents()
+    archive = _archive(tmp_path, list(contents.items()))
+    path = tmp_path / archive.name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"binary\.tar\.gz is cut short: it holds"):
+        cifar.read_splits(tmp_path, _distribution(contents, archive))
+
+
+def test_archive_that_is_none(tmp_path):
+    contents = _contents()
+    for data in (b"nothing of the kind", _broken_gzip(tmp_path, contents)):
+        path = tmp_path / cifar.CIFAR10.archive.name
+        path.write_bytes(data)
+        archive = _known(path.name, data, "md5")
+        with pytest.raises(ValueError, match=r"cut short or no \.tar\.gz archive"):
+            cifar.read_splits(tmp_path, _distribution(contents, archive))
+
+
+def _broken_gzip(tmp_path, contents):
+    archive = _archive(tmp_path, list(contents.items()))
+    return (tmp_path / archive.name).read_bytes()[:20_000]
+
+
+@pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "DIRTYPE"])
+def test_archive_members_that_are_no_files_are_never_followed(tmp_path, kind):
+    contents = _contents()
+    members = list(contents.items())
+    members[1] = (members[1][0], kind)
+    archive = _archive(tmp_path, members)
+    with pytest.raises(ValueError, match=r"lacks data_batch_2\.bin \(6,146 bytes\)"):
+        cifar.read_splits(tmp_path, _distribution(contents, archive))
+
+
+def test_archive_with_another_member_of_that_name(tmp_path):
+    contents = _contents()
+    archive = _archive(tmp_path, [*contents.items(), ("test_batch.bin", bytes(6146))])
+    with pytest.raises(
+        ValueError, match=r"tar\.gz:test_batch\.bin is not the published"
+    ):
+        cifar.read_splits(tmp_path, _distribution(contents, archive))
+
+
+def test_labels_and_records_are_checked(tmp_path):
+    bad_label = bytes([10]) + bytes(3072)
+    for data, message in (
+        (bad_label, r"the label 10"),
+        (bytes(100), r"100 bytes, but r"),
+    ):
+        contents = _contents() | {_NAMES[1]: data}
+        with pytest.raises(ValueError, match=message):
+            cifar.read_splits(_folder(tmp_path, contents), _distribution(contents))
+
+
+def test_missing_files(tmp_path):
+    contents = _contents()
+    folder = _folder(tmp_path, contents)
+    (folder / _NAMES[0]).unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks data_batch_1\.bin \(6,146 bytes"
+    ):
+        cifar.read_splits(folder, _distribution(contents))

@@ -1,0 +1,156 @@
+"""Tests of `codesign.report.page`."""
+
+import dataclasses
+import html.parser
+import pathlib
+import re
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from codesign.report import page
+from codesign.report.results import Quantity, Results
+from codesign.report.table import Table
+
+_PNG = b"\x89PNG\r\n\x1a\n..."
+_EVIL = "<script>alert('x')</script>"
+_VOID = {"meta", "img", "br"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chip:
+    read_time_s: float = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    dataset: str = _EVIL
+    resume: bool = True
+    chip: _Chip = dataclasses.field(default_factory=_Chip)
+
+
+class _Reader(html.parser.HTMLParser):
+    """Collects tags, and the attributes that could load something."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.open, self.sources = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in _VOID:
+            self.open.append(tag)
+        self.sources += [v for k, v in attrs if k in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def _results(*quantities, name="bn_placement"):
+    return Results(
+        experiment=name,
+        preset="smoke",
+        seed=0,
+        environment={"jax": "0.10.2", "device": _EVIL},
+        wall_s=200.0,
+        quantities=quantities,
+    )
+
+
+def _full_page():
+    return page.render_page(
+        f"Placement for {_EVIL}",
+        f"BO-N wins on {_EVIL}.",
+        cards=[page.Card(_EVIL, "21 µs", _EVIL)],
+        sections=[
+            page.Section(
+                f"Section {_EVIL}",
+                [
+                    page.Paragraph(_EVIL),
+                    Table(_EVIL, [_EVIL], [(_EVIL,)], [_EVIL]),
+                    page.FigureImage(_PNG, f'"{_EVIL}" onerror="x'),
+                ],
+            )
+        ],
+        results=_results(
+            Quantity("a", 1, "s", kind="fitted", paper=2, source=_EVIL, note=_EVIL),
+            Quantity(_EVIL, 1.0, _EVIL, kind="measured"),
+            name=_EVIL,
+        ),
+        config=_Config(),
+        warnings=[_EVIL, Table("", ["Reason"], [(_EVIL,)])],
+    )
+
+
+class RenderPageTest(parameterized.TestCase):
+    def test_every_text_is_escaped(self):
+        reader = _Reader()
+        text = _full_page()
+        reader.feed(text)
+        self.assertNotIn("script", reader.tags)
+        self.assertEmpty(reader.open)
+        self.assertNotIn('onerror="', text)
+        self.assertGreaterEqual(text.count("&lt;script&gt;"), 15)
+
+    def test_loads_nothing(self):
+        reader = _Reader()
+        text = _full_page()
+        reader.feed(text)
+        self.assertNotRegex(text, r"https?://|@import|url\(")
+        self.assertNotIn("link", reader.tags)
+        self.assertLen(reader.sources, 1)
+        self.assertStartsWith(reader.sources[0], "data:image/png;base64,")
+
+    def test_parts_come_in_order(self):
+        headings = re.findall(r"<h2>(.*?)</h2>", _full_page())
+        self.assertEqual(
+            headings[1:],
+            ["Paper and ours", "Warnings and failures", "Settings", "Environment"],
+        )
+
+    def test_small_page_has_no_empty_parts(self):
+        text = page.render_page("T", "S")
+        self.assertNotIn("<h2>", text)
+        self.assertNotIn('class="cards"', text)
+
+    def test_settings_are_flat(self):
+        text = page.render_page("T", "S", config=_Config(dataset="digits"))
+        rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', text)
+        self.assertEqual(
+            rows,
+            [("dataset", "digits"), ("resume", "yes"), ("chip.read_time_s", "1e-07")],
+        )
+
+    @parameterized.parameters(
+        # 64.8 % instead of 67.1 %: points; 18 instead of 20 µs: 2 / 20 less.
+        (64.8, "%", 67.1, ["64.8%", "67.1%", "−2.3 points"]),
+        (18e-6, "s", 20e-6, ["18 µs", "20 µs", "−10.0%"]),
+        (22e-6, "s", 20e-6, ["22 µs", "20 µs", "+10.0%"]),
+        (False, "", False, ["no", "no", "same"]),
+        (True, "", False, ["yes", "no", "differs"]),
+        (12, "layers", 12, ["12 layers", "12 layers", "same"]),
+        (None, "s", 20e-6, ["–", "20 µs", "–"]),
+    )
+    def test_comparison(self, value, unit, paper, cells):
+        quantity = Quantity(
+            "x", value, unit, kind="derived", paper=paper, source="Fig. 1", note="why"
+        )
+        text = page.render_page("T", "S", results=_results(quantity))
+        self.assertEqual(re.findall(r'<td class="right">(.*?)</td>', text), cells)
+        self.assertIn('<span class="badge derived">derived</span>', text)
+
+    def test_image_from_a_file(self):
+        path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "x.png"
+        path.write_bytes(_PNG)
+        self.assertEqual(
+            page.FigureImage(path, "c").data_uri(),
+            page.FigureImage(_PNG, "c").data_uri(),
+        )
+
+    def test_rejects_what_is_no_png(self):
+        with self.assertRaisesRegex(ValueError, "`image` must be a PNG"):
+            page.FigureImage(b"GIF89a", "c").data_uri()
+
+
+if __name__ == "__main__":
+    absltest.main()

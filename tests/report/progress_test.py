@@ -1,0 +1,150 @@
+"""Tests of `codesign.report.progress`."""
+
+import contextlib
+import io
+import sys
+
+import rich.console
+from absl import logging
+from absl.testing import absltest
+
+from codesign.report.progress import Progress
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class _Clock:
+    def __init__(self):
+        self.now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+
+class PlainProgressTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.lines = []
+        self.clock = _Clock()
+
+    def _progress(self, total, **kwargs):
+        return Progress(
+            total, "Search", log=self.lines.append, clock=self.clock, **kwargs
+        )
+
+    def test_one_line_per_candidate(self):
+        with self._progress(4) as progress:
+            for step, mask in enumerate(("●●", "●●", "○●", "○●"), start=1):
+                self.clock.now_s += 2
+                progress.update(step, candidate=mask, epoch=step % 2, accuracy=0.9)
+        self.assertEqual(
+            self.lines,
+            [
+                # Two steps of 2 s each are left, and 2 s went by until the next update.
+                "Search: 2/4, 2 s left; candidate ●●, epoch 0, accuracy 90.0%",
+                "Search: 4/4, took 8 s; candidate ○●, epoch 0, accuracy 90.0%",
+            ],
+        )
+
+    def test_long_candidates_are_logged_at_intervals(self):
+        with self._progress(100, every_s=10) as progress:
+            for step in range(1, 101):
+                self.clock.now_s += 1
+                progress.update(step, candidate="●", best=0.5)
+        self.assertLen(self.lines, 10)
+        self.assertEqual(
+            self.lines[0], "Search: 10/100, 1 min 30 s left; candidate ●, best 50.0%"
+        )
+
+    def test_steps_of_an_earlier_run_do_not_count_as_pace(self):
+        with self._progress(100, initial_step=90, every_s=0) as progress:
+            self.clock.now_s += 10
+            progress.update(92)
+        self.assertEqual(self.lines, ["Search: 92/100, 40 s left"])
+
+    def test_new_candidate_clears_what_belonged_to_the_last(self):
+        with self._progress(9) as progress:
+            progress.update(1, candidate="a", epoch="1/3", accuracy=0.5, best=0.5)
+            progress.update(2, candidate="b")
+        self.assertEndsWith(self.lines[-1], "; candidate b, best 50.0%")
+
+    def test_no_control_characters_when_not_on_a_terminal(self):
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            absltest.mock.patch.object(logging, "level_info", return_value=False),
+            Progress(3, "Search\x1b[1m", every_s=0) as progress,
+        ):
+            progress.update(
+                1, candidate="●○\r", epoch=1, accuracy=0.1, best=float("nan")
+            )
+            progress.log("a line\nor two \x1b[31m")
+            progress.update(2, candidate="○○")
+        text = out.getvalue() + err.getvalue()
+        self.assertIn("a line or two", text)
+        self.assertTrue(all(c == "\n" or c.isprintable() for c in text), repr(text))
+
+    def test_exception_passes(self):
+        with (
+            self.assertRaisesRegex(RuntimeError, "boom"),
+            self._progress(3) as progress,
+        ):
+            progress.update(1, candidate="●")
+            raise RuntimeError("boom")
+        self.assertLen(self.lines, 1)
+
+    def test_rejects_nothing_to_do(self):
+        with self.assertRaisesRegex(
+            ValueError, "`total_steps` must be positive, got 0"
+        ):
+            self._progress(0)
+
+
+class LiveProgressTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.terminal = _Terminal()
+        self.console = rich.console.Console(
+            file=self.terminal, force_terminal=True, width=80, _environ={}
+        )
+
+    def test_shows_the_last_state_and_lines_above_it(self):
+        clock = _Clock()
+        with Progress(10, "Search", console=self.console, clock=clock) as progress:
+            clock.now_s += 5
+            progress.update(5, candidate="●○", epoch="2/3", accuracy=0.5, best=0.75)
+            progress.log("[not markup]")
+        shown = self.terminal.getvalue()
+        for text in ("Search", "5/10  5 s left", "●○", "2/3", "75.0%", "[not markup]"):
+            self.assertIn(text, shown)
+        self.assertLess(shown.index("[not markup]"), shown.rindex("75.0%"))
+
+    def test_exception_restores_terminal_and_streams(self):
+        before = (sys.stdout, sys.stderr)
+        with (
+            absltest.mock.patch.object(sys, "stderr", _Terminal()) as stderr,
+            absltest.mock.patch.object(
+                logging.get_absl_handler().python_handler, "stream", stderr
+            ),
+        ):
+            with (
+                self.assertRaisesRegex(RuntimeError, "boom"),
+                Progress(3, "Search", console=self.console),
+            ):
+                self.assertIsNot(sys.stderr, stderr)
+                handler = logging.get_absl_handler().python_handler
+                self.assertIs(handler.stream, sys.stderr)
+                raise RuntimeError("boom")
+            self.assertIs(sys.stderr, stderr)
+            self.assertIs(handler.stream, stderr)
+        self.assertEqual((sys.stdout, sys.stderr), before)
+        shown = self.terminal.getvalue()
+        self.assertGreater(shown.rindex("\x1b[?25h"), shown.rindex("\x1b[?25l"))
+
+
+if __name__ == "__main__":
+    absltest.main()

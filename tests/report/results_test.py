@@ -1,0 +1,152 @@
+"""Tests of `codesign.report.results`."""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from codesign.report import results
+
+
+def _results(*quantities, **changes):
+    content = {
+        "experiment": "bn_placement",
+        "preset": "smoke",
+        "seed": 0,
+        "environment": {"jax": "0.10.2"},
+        "wall_s": 1.5,
+        "quantities": quantities,
+        "figures": ["pareto.png"],
+    }
+    return results.Results(**{**content, **changes})
+
+
+_PERIOD = results.Quantity("period", 21.3e-6, "s", kind="derived")
+_SAVED = results.Quantity(
+    "time saved", 64.8, "%", kind="fitted", paper=67.1, source="Fig. 12", note="rate"
+)
+_ENERGY = results.Quantity("energy", None, "J", kind="assumed", note="not published")
+
+
+class QuantityTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (math.nan,), (math.inf,), (np.float32("nan"),), ("1.0",), ([1.0],)
+    )
+    def test_rejects_what_is_no_finite_number(self, value):
+        with self.assertRaisesRegex(ValueError, "`value` of 'period' must be a finite"):
+            results.Quantity("period", value, "s", kind="measured")
+
+    def test_rejects_a_published_nan(self):
+        with self.assertRaisesRegex(ValueError, "`paper` of 'period'"):
+            results.Quantity(
+                "period", 1.0, "s", kind="measured", paper=math.nan, source="Fig. 1"
+            )
+
+    @parameterized.parameters(
+        ({"value": None, "kind": "measured"}, "`note` of 'x' must say why"),
+        ({"value": 1, "kind": "fitted"}, "`note` of 'x' must name"),
+        ({"value": 1, "kind": "guessed"}, "`kind` of 'x'.*got 'guessed'"),
+        ({"value": 1, "kind": "derived", "paper": 2}, "`source` of 'x'.*=2"),
+        ({"value": 1, "kind": "derived", "name": ""}, "`name`"),
+    )
+    def test_rejects(self, changes, message):
+        with self.assertRaisesRegex(ValueError, message):
+            results.Quantity(**{"name": "x", "unit": "s", **changes})
+
+    @parameterized.parameters(
+        (jnp.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True)
+    )
+    def test_scalars_become_python(self, value, expected):
+        quantity = results.Quantity("x", value, "", kind="measured")
+        self.assertIs(type(quantity.value), type(expected))
+        self.assertEqual(quantity.value, expected)
+
+
+class ResultsTest(absltest.TestCase):
+    def test_json_has_the_keys_of_the_contract_in_order(self):
+        content = json.loads(_results(_PERIOD, _SAVED, _ENERGY).to_json())
+        self.assertEqual(
+            list(content),
+            [
+                *("experiment", "preset", "seed", "environment", "wall_s"),
+                *("quantities", "figures"),
+            ],
+        )
+        keys = ["name", "value", "unit", "paper", "source", "kind", "note"]
+        for quantity in content["quantities"]:
+            self.assertEqual(list(quantity), keys)
+        self.assertEqual(content["quantities"][2]["value"], None)
+        self.assertEqual(content["quantities"][1]["paper"], 67.1)
+        self.assertEqual(content["figures"], ["pareto.png"])
+
+    def test_reads_what_it_wrote(self):
+        written = _results(_PERIOD, _SAVED, _ENERGY)
+        path = (
+            pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+            / "results.json"
+        )
+        written.write(path)
+        self.assertEqual(results.Results.read(path), written)
+
+    def test_read_names_wrong_keys(self):
+        path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "x.json"
+        path.write_text('{"experiment": "x"}')
+        with self.assertRaisesRegex(ValueError, "must hold the keys.*wall_s"):
+            results.Results.read(path)
+
+    def test_finds_a_quantity_by_name(self):
+        found = _results(_PERIOD, _SAVED)
+        self.assertIs(found["time saved"], _SAVED)
+        with self.assertRaisesRegex(KeyError, "No quantity 'area'; there are: period"):
+            found["area"]
+
+    def test_rejects_duplicates(self):
+        with self.assertRaisesRegex(ValueError, "holds 'period' twice"):
+            _results(_PERIOD, _SAVED, _PERIOD)
+
+    def test_rejects_an_endless_run(self):
+        with self.assertRaisesRegex(ValueError, "`wall_s` must be finite, got nan"):
+            _results(wall_s=math.nan)
+
+
+class EnvironmentTest(absltest.TestCase):
+    def test_is_json_without_paths(self):
+        text = json.dumps(results.environment(), allow_nan=False)
+        self.assertNotIn(str(pathlib.Path.home()) + "/", text)
+        self.assertNotIn(str(pathlib.Path(results.__file__).parents[2]), text)
+        for key in ("codesign", "jax", "device_kind", "num_devices", "jax_enable_x64"):
+            self.assertIn(key, json.loads(text))
+
+    def test_survives_without_git_and_devices(self):
+        with (
+            absltest.mock.patch.object(
+                results.subprocess, "run", side_effect=FileNotFoundError
+            ),
+            absltest.mock.patch.object(
+                results.jax, "devices", side_effect=RuntimeError("no backend")
+            ),
+        ):
+            found = results.environment()
+        self.assertIsNone(found["git_commit"])
+        self.assertIsNone(found["device_kind"])
+
+    def test_import_draws_nothing_and_touches_no_device(self):
+        code = (
+            "import sys, codesign.report\n"
+            "assert not any(name.startswith('matplotlib') for name in sys.modules)\n"
+            "import codesign.report.figures\n"
+            "assert 'matplotlib.pyplot' not in sys.modules\n"
+            "from jax._src import xla_bridge\n"
+            "assert not xla_bridge.backends_are_initialized()\n"
+        )
+        subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+if __name__ == "__main__":
+    absltest.main()

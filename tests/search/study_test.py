@@ -1,0 +1,454 @@
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codesign.search import worker
+from codesign.search.study import SearchSpaceExhausted, Study
+
+
+def _f(x):
+    """An accuracy-like function of six or more sites: two carry it, two clash."""
+    x = np.asarray(x, float)
+    return float(0.1 + 0.5 * x[1] + 0.3 * x[4] - 0.2 * x[0] * x[2] + 0.02 * x[5])
+
+
+def _study(journal=None, **kwargs):
+    settings = {"num_variables": 6, "seed": 3, "num_initial": 4, **kwargs}
+    return Study(journal=journal, **settings)
+
+
+def _run(study, num_trials):
+    """Asks and tells until there are so many trials told; the points in order."""
+    while sum(trial.status == "told" for trial in study.trials) < num_trials:
+        (x,) = study.ask()
+        study.tell(x, _f(x), {"num_ones": int(x.sum())})
+    return _points(study)
+
+
+def _points(study):
+    return ["".join(map(str, trial.x)) for trial in study.trials]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run without interruption: its points and its journal."""
+    path = tmp_path_factory.mktemp("whole") / "study.jsonl"
+    return _run(_study(path), 11), path.read_bytes()
+
+
+@pytest.fixture
+def new_life(monkeypatch):
+    """Call it, and this process is another one to the studies; the old one is dead."""
+    lives = itertools.count(1)
+    original = worker.this_worker
+
+    def start():
+        life = str(next(lives))
+        monkeypatch.setattr(
+            worker, "this_worker", lambda: {**original(), "start": f"life {life}"}
+        )
+
+    return start
+
+
+def test_initial_points_then_guided_ones(whole):
+    points, journal = whole
+    assert len(set(points)) == 11
+    asked = [json.loads(line) for line in journal.splitlines() if b'"ask"' in line]
+    origins = [event["origin"] for event in asked]
+    assert origins == ["initial"] * 4 + ["guided"] * 7
+
+
+def test_memory_and_file_propose_the_same(whole):
+    assert _run(_study(), 11) == whole[0]
+
+
+def test_another_seed_proposes_other_points(whole):
+    assert _points(_study(seed=4)) == []
+    other = _study(seed=4)
+    other.ask(4)
+    assert _points(other) != whole[0][:4]
+
+
+def test_a_kill_after_any_event_changes_no_proposal(whole, tmp_path, new_life):
+    points, journal = whole
+    lines = journal.splitlines(keepends=True)
+    path = tmp_path / "study.jsonl"
+    for num_lines in range(len(lines) + 1):
+        path.write_bytes(b"".join(lines[:num_lines]))
+        new_life()
+        assert _run(_study(path), 11) == points, num_lines
+
+
+def test_the_two_halves_of_a_run_are_the_whole(whole, tmp_path):
+    path = tmp_path / "study.jsonl"
+    _run(_study(path), 5)
+    assert _run(_study(path), 11) == whole[0]
+
+
+def test_a_batch_is_as_many_single_asks(whole, tmp_path):
+    single, batch = _study(), _study(tmp_path / "study.jsonl")
+    for study in (single, batch):
+        _run(study, 5)
+    rows = [single.ask()[0] for _ in range(6)]
+    np.testing.assert_array_equal(batch.ask(6), rows)
+    assert _points(single)[:6] == whole[0][:6]
+
+
+def test_the_order_of_results_changes_no_proposal():
+    orders = ((0, 1, 2, 3), (3, 1, 0, 2))
+    asked = []
+    for order in orders:
+        study = _study()
+        rows = study.ask(4)
+        for i in order:
+            study.tell(rows[i], _f(rows[i]))
+        asked.append(study.ask(2))
+    np.testing.assert_array_equal(*asked)
+
+
+_WORKER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from study_test import _f, _study
+study = _study(sys.argv[1])
+while True:
+    (x,) = study.ask()
+    print("asked", flush=True)
+    sys.stdin.readline()
+    study.tell(x, _f(x), {"num_ones": int(x.sum())})
+    print("told", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def _start_worker(path):
+    return subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(path), os.path.dirname(__file__)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_kill_minus_nine_and_a_second_process(whole, tmp_path):
+    path = tmp_path / "study.jsonl"
+    process = _start_worker(path)
+    for said in ["asked\n", "told\n"] * 6 + ["asked\n"]:
+        assert process.stdout.readline() == said
+        if said == "told\n" or len(_study(path).trials) < 7:
+            process.stdin.write("\n")
+            process.stdin.flush()
+    # It is evaluating its seventh point.
+    study = _study(path)
+    (running,) = [trial for trial in study.trials if trial.status == "running"]
+    other = study.ask()[0]  # its worker lives, so we get another point
+    assert not np.array_equal(other, running.x)
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    np.testing.assert_array_equal(study.ask()[0], running.x)  # at once
+    process.communicate()
+    study.tell(running.x, _f(running.x))
+    study.tell(other, _f(other))
+    assert _points(study)[:7] == whole[0][:7]
+
+
+def test_a_lease_runs_out(monkeypatch):
+    study = _study(lease_s=100.0)
+    first, second = study.ask()[0], study.ask()[0]
+    assert not np.array_equal(first, second)  # a process may hold several
+    later = time.time() + 101.0
+    monkeypatch.setattr(time, "time", lambda: later)
+    np.testing.assert_array_equal(study.ask(2), [first, second])
+    assert len(study.trials) == 2
+    assert not np.any(np.all(study.ask(1) == [first, second], axis=1))
+
+
+def test_a_worker_of_another_host_keeps_its_lease(tmp_path, monkeypatch):
+    path = tmp_path / "study.jsonl"
+    with monkeypatch.context() as patch:
+        elsewhere = {**worker.this_worker(), "host": "elsewhere", "pid": 2**22 + 1}
+        patch.setattr(worker, "this_worker", lambda: elsewhere)
+        theirs = _study(path).ask()[0]
+    study = _study(path)
+    assert not np.array_equal(study.ask()[0], theirs)
+    later = time.time() + 86401.0
+    monkeypatch.setattr(time, "time", lambda: later)
+    np.testing.assert_array_equal(study.ask()[0], theirs)
+
+
+def test_enqueued_points_come_first_and_once():
+    study = _study()
+    study.enqueue(np.ones(6))
+    study.enqueue([0] * 6)
+    study.enqueue([1] * 6)
+    assert [trial.status for trial in study.trials] == ["queued", "queued"]
+    np.testing.assert_array_equal(study.ask(2), [[1] * 6, [0] * 6])
+    study.tell([1] * 6, 0.5)
+    study.enqueue([1] * 6)
+    study.enqueue([0] * 6)
+    study.ask(5)
+    origins = [trial.origin for trial in study.trials]
+    assert origins == ["enqueued"] * 2 + ["initial"] * 4 + ["guided"]
+    assert len(set(_points(study))) == 7
+
+
+def test_without_any_result_the_points_stay_random():
+    study = _study(num_initial=1)
+    study.ask(3)
+    assert [trial.origin for trial in study.trials] == ["initial"] * 3
+    assert len(set(_points(study))) == 3
+
+
+def test_failed_points_are_neither_proposed_nor_learnt_from():
+    study = _study(num_variables=3, num_initial=2)
+    for i in range(8):
+        (x,) = study.ask()
+        if i % 2:
+            study.tell(x, float(x.sum()))
+        else:
+            study.fail(x, "diverged", {"epoch": i})
+            study.fail(x, "again")
+    trials = study.trials
+    assert len({tuple(trial.x) for trial in trials}) == 8
+    assert [trial.status for trial in trials] == ["failed", "told"] * 4
+    assert (trials[0].reason, trials[0].metrics) == ("diverged", {"epoch": 0})
+    assert trials[0].value is None
+    x, y = study.observations()
+    assert x.shape == (4, 3)
+    assert y.tolist() == [float(row.sum()) for row in x]
+    with pytest.raises(SearchSpaceExhausted, match=r"`q` \(=1\).* 0 of the 8"):
+        study.ask()
+
+
+def test_says_so_before_handing_out_the_last_points():
+    study = _study(num_variables=2)
+    study.tell([0, 0], 1.0)
+    with pytest.raises(SearchSpaceExhausted, match=r"`q` \(=4\).* 3 of the 4"):
+        study.ask(4)
+    assert len(study.trials) == 1
+    assert len(np.unique(study.ask(3), axis=0)) == 3
+
+
+def test_random_points_are_uniform_over_those_left():
+    # One of four points is known; the first random one is any of three.
+    counts = np.zeros(4)
+    for seed in range(120):
+        study = Study(2, seed=seed)
+        study.tell([1, 0], 0.0)
+        counts[study.ask()[0] @ [2, 1]] += 1
+    assert counts[2] == 0
+    assert np.all(np.abs(counts[[0, 1, 3]] - 40) < 16)  # 3 standard deviations
+
+
+def test_results_that_nobody_asked_for():
+    study = _study()
+    study.tell([1, 0, 0, 0, 0, 0], 0.4)
+    study.fail([0, 1, 0, 0, 0, 0], "too large")
+    assert [(t.status, t.origin) for t in study.trials] == [
+        ("told", "told"),
+        ("failed", "told"),
+    ]
+    assert study.trials[0].seconds is None
+
+
+def test_telling_twice():
+    study = _study()
+    x = [1, 0, 0, 0, 0, 0]
+    study.tell(x, 0.4, {"a": 1})
+    study.tell(x, 0.4)
+    with pytest.raises(
+        ValueError, match=r"`value` \(=0.5\) contradicts 0.4.*noisy=True"
+    ):
+        study.tell(x, 0.5)
+    with pytest.raises(ValueError, match=r"100000.*told with the value 0.4"):
+        study.fail(x, "no")
+    (trial,) = study.trials
+    assert (trial.values, trial.metrics) == ((0.4,), {"a": 1})
+
+
+def test_a_result_wins_over_an_earlier_failure():
+    study = _study()
+    x = study.ask()[0]
+    study.fail(x, "worker lost")
+    study.tell(x, 0.7)
+    (trial,) = study.trials
+    assert (trial.status, trial.value, trial.reason) == ("told", 0.7, None)
+
+
+def test_noisy_repeats_are_all_learnt_from_and_averaged():
+    study = _study(noisy=True, sparsity_penalty=0.1)
+    for value in (0.25, 0.75, 0.75, 0.25):
+        study.tell([1, 0, 0, 0, 0, 0], value)
+    study.tell([0, 1, 1, 0, 0, 0], 0.625)
+    x, y = study.observations()
+    assert x.shape == (5, 6)
+    assert y.tolist() == [0.25, 0.75, 0.75, 0.25, 0.625]
+    assert study.trials[0].value == 0.5
+    assert study.best.number == 1  # 0.625 - 0.2 against 0.5 - 0.1
+    assert study.ask(3).shape == (3, 6)
+
+
+def test_best_takes_the_penalty_off():
+    study = _study(sparsity_penalty=0.25)
+    assert study.best is None
+    study.ask()
+    assert study.best is None
+    study.tell([1, 1, 1, 0, 0, 0], 1.0)  # 0.25
+    study.tell([1, 0, 0, 0, 0, 0], 0.75)  # 0.5
+    study.tell([0, 0, 0, 0, 0, 0], 0.5)  # 0.5, later
+    assert study.best.x.tolist() == [1, 0, 0, 0, 0, 0]
+    assert study.penalised(study.best) == 0.5
+    with pytest.raises(ValueError, match=r"`trial` \(number 0\) is running"):
+        study.penalised(study.trials[0])
+
+
+def test_metrics_and_exact_values_come_back(tmp_path):
+    path = tmp_path / "study.jsonl"
+    metrics = {
+        "latency_s": np.float32(0.1),
+        "curve": [np.float64(1 / 3), jnp.float32(2.0)],
+        "confusion": np.eye(2, dtype=int),
+        "nested": {"note": "ü", "none": None, "flag": np.True_},
+    }
+    study = _study(path)
+    x = study.ask()[0]
+    study.tell(x, np.float32(0.1), metrics)
+    (trial,) = _study(path).trials
+    assert trial.value == float(np.float32(0.1))
+    assert trial.metrics == {
+        "latency_s": float(np.float32(0.1)),
+        "curve": [1 / 3, 2.0],
+        "confusion": [[1, 0], [0, 1]],
+        "nested": {"note": "ü", "none": None, "flag": True},
+    }
+    assert trial.seconds >= 0
+    assert not trial.x.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([0, 1, 2, 0, 0, 0], "`x` must hold only 0 and 1"),
+        ([0.5] * 6, "`x` must hold only 0 and 1"),
+        ([np.nan] * 6, "`x` must hold only 0 and 1"),
+        (list("010101"), "`x` must hold only 0 and 1"),
+        ([0] * 5, r"`x` must be one point \[C\] with C = 6, got shape \(5,\)"),
+        ([[0] * 6], r"shape \(1, 6\); `ask` returns \[q, C\]"),
+        (0, r"`x` must be one point"),
+    ],
+)
+def test_rejects_points(x, message):
+    study = _study()
+    for call in (
+        lambda: study.tell(x, 0.1),
+        lambda: study.fail(x, "no"),
+        lambda: study.enqueue(x),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert study.trials == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None, "x", [0.1, 0.2]])
+def test_rejects_values(value):
+    study = _study()
+    with pytest.raises(ValueError, match=r"`value` must be"):
+        study.tell([0] * 6, value)
+    assert study.trials == []
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"a": object()}, {"a": np.nan}, {1: 2}, {"a": {1, 2}}, {"a": 1j}]
+)
+def test_rejects_metrics(metrics):
+    study = _study()
+    with pytest.raises(ValueError, match=r"`metrics` must be what JSON can hold"):
+        study.tell([0] * 6, 0.1, metrics)
+    assert study.trials == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_variables": 0}, r"`num_variables` must be at least 1"),
+        ({"num_variables": 21}, r"`num_variables` must be at most 20, got 21"),
+        ({"num_variables": 3.5}, r"`num_variables` must be an integer"),
+        ({"num_variables": "six"}, r"`num_variables` must be an integer"),
+        ({"seed": -1}, r"`seed` must be at least 0, got -1"),
+        ({"seed": 2**63}, r"`seed` must be below"),
+        ({"seed": True}, r"`seed` must be an integer"),
+        ({"num_initial": -1}, r"`num_initial` must be at least 0"),
+        ({"sparsity_penalty": -1.0}, r"`sparsity_penalty` must be finite"),
+        ({"sparsity_penalty": np.nan}, r"`sparsity_penalty` must be finite"),
+        ({"lease_s": 0.0}, r"`lease_s` must be positive"),
+        ({"lease_s": np.nan}, r"`lease_s` must be positive"),
+    ],
+)
+def test_rejects_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        _study(**change)
+
+
+def test_rejects_no_points():
+    with pytest.raises(ValueError, match=r"`q` must be at least 1, got 0"):
+        _study().ask(0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_variables": 5},
+        {"seed": 9},
+        {"sparsity_penalty": 0.5},
+        {"num_initial": 1},
+        {"noisy": True},
+    ],
+)
+def test_refuses_the_journal_of_another_study(tmp_path, change):
+    path = tmp_path / "study.jsonl"
+    _study(path).ask()
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=rf"{name}: .* there, {value} given"):
+        _study(path, **change)
+    _study(path, lease_s=1.0)  # not part of a study's identity
+
+
+def test_goes_on_after_recovery(tmp_path, whole):
+    path = tmp_path / "study.jsonl"
+    lines = whole[1].splitlines(keepends=True)
+    lines[5] = lines[5].replace(b'"ask"', b'"bsk"')  # of the third point
+    path.write_bytes(b"".join(lines))
+    with pytest.warns(UserWarning, match="damaged in line 6"):
+        study = _study(path, recover=True)
+    trials = study.trials
+    assert [trial.status for trial in trials] == ["told"] * 11
+    assert [trial.value for trial in trials] == [_f(trial.x) for trial in trials]
+    assert not np.any(np.all(study.ask()[0] == [t.x for t in trials], axis=1))
+
+
+@pytest.mark.parametrize(("num_variables", "most"), [(8, 20), (12, 27)])
+def test_finds_the_optimum_of_a_planted_sparse_quadratic(num_variables, most):
+    # Two sites and a pair carry it, one pair clashes; the penalty empties the rest.
+    def planted(x):
+        x = np.asarray(x, float)
+        return float(2 * x[0] + x[3] * x[5] * 1.5 + x[6] - 2.5 * x[0] * x[7] - x[2])
+
+    best = np.zeros(num_variables, int)
+    best[[0, 3, 5, 6]] = 1
+    hits = 0
+    for seed in range(5):
+        study = Study(num_variables, seed=seed, sparsity_penalty=0.05)
+        for _ in range(most):
+            (x,) = study.ask()
+            study.tell(x, planted(x))
+        hits += np.array_equal(study.best.x, best)
+    assert hits >= 4
