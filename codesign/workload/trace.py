@@ -1,7 +1,6 @@
 """Traces a JAX function into a workload by walking its jaxpr."""
 
 import collections
-
 from collections.abc import Callable
 from typing import Any
 

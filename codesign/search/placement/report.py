@@ -17,8 +17,8 @@ from codesign.report import (
     Quantity,
     Section,
     Table,
+    figures,
 )
-from codesign.report import figures
 from codesign.search.placement import published
 from codesign.search.placement.config import PlacementConfig
 from codesign.search.placement.outcome import Outcome, Row, found_status, standard_error
