@@ -25,6 +25,7 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where data sets lie; else $CODESIGN_DATA, else downloaded."
 )
 _WIDTH = flags.DEFINE_float("width", None, "Channel multiplier.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Height and width of images.")
 _INITIALISATION = flags.DEFINE_string(
     "initialisation", None, "pytorch, xavier or kaiming."
 )
@@ -72,6 +73,7 @@ def _config() -> placement.PlacementConfig:
         "networks": tuple(_NETWORK.value) if _NETWORK.value else None,
         "dataset": _DATA.value,
         "width": _WIDTH.value,
+        "image_size": _IMAGE_SIZE.value,
         "initialisation": _INITIALISATION.value,
         "num_evaluations": _EVALUATIONS.value,
         "num_seeds": _SEEDS.value,

@@ -11,10 +11,10 @@ TILES_PER_TIER = 36 * 4  # clusters x tiles; DeepTrain, Table I
 # Thread-instructions of one element through batch norm, forward and backward, counted
 # from Ioffe & Szegedy, ICML 2015 (Algorithm 1 and the gradients of Section 3). Forward,
 # three loops: sum (load, add), variance (load, subtract, multiply-add), normalise
-# (load, subtract, multiply, multiply-add, store): 10. Backward, two loops: the sums of dy and
-# dy x_hat (2 loads, subtract, multiply, add, multiply-add), dx (2 loads, subtract,
-# multiply, 2 multiply-adds, multiply, store): 14. And one address or loop instruction
-# for each of the 9 loads and stores. assumed range 24 (unrolled) .. 60 (predicates).
+# (load, subtract, multiply, multiply-add, store): 10. Backward, two loops: the sums of
+# dy and dy x_hat (2 loads, subtract, multiply, add, multiply-add), dx (2 loads,
+# subtract, multiply, 2 multiply-adds, multiply, store): 14. And one address or loop
+# instruction for each of the 9 loads and stores. assumed range 24 (unrolled) .. 60.
 BN_INSTRUCTIONS_PER_ELEMENT = 33.0
 # assumed: batch norm streams, so a Fermi core waits for memory; range 0.1..1.
 GPU_UTILISATION = 0.5

@@ -2,6 +2,6 @@
 
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig
-from codesign.training.loop import Trainer, TrainResult
+from codesign.training.loop import CHANCE_MARGIN, Trainer, TrainResult
 
-__all__ = ["CheckpointStore", "TrainConfig", "TrainResult", "Trainer"]
+__all__ = ["CHANCE_MARGIN", "CheckpointStore", "TrainConfig", "TrainResult", "Trainer"]

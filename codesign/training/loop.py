@@ -22,6 +22,7 @@ from codesign.types import Array
 
 _EVAL_BATCH_SIZE = 512
 _MAX_STEPS_PER_DISPATCH = 100
+CHANCE_MARGIN = 0.05  # accuracy above chance that shows that something was learnt
 _DIVERGED_RATIO = 10  # a network whose units have all died has a finite, huge loss
 _DISPATCHES_PER_CHECK = 25  # a look at `bad_step` waits for the device
 
@@ -172,9 +173,12 @@ class Trainer:
         while not status:
             epoch = len(history)
             done = int(state.step) - epoch * self.steps_per_epoch
-            for number, indices in enumerate(self._chunks(seed, epoch, done)):
+            chunks = self._chunks(seed, epoch, done)
+            for number, indices in enumerate(chunks, start=1):
                 state, _ = self._run(state, self._images, self._labels, indices, design)
-                if time.monotonic() - last_saved > checkpoint_every_s:
+                # After the last step the epoch is not over: its accuracy is missing.
+                is_last = number == len(chunks)
+                if not is_last and time.monotonic() - last_saved > checkpoint_every_s:
                     save()
                 if number % _DISPATCHES_PER_CHECK == 0 and int(state.bad_step) >= 0:
                     break
@@ -189,7 +193,8 @@ class Trainer:
                 if on_epoch:
                     on_epoch(entry, True)
             status, reason = self._verdict(state, history)
-        save()
+            if status or time.monotonic() - last_saved > checkpoint_every_s:
+                save()
         diverged = status == "diverged"
         return TrainResult(
             status=status,
@@ -213,6 +218,12 @@ class Trainer:
             for batch in zip(images, labels, weights, strict=True)
         ]
         return float(sum(map(float, correct)) / weights.sum())
+
+    @property
+    def chance(self) -> float:
+        """Validation accuracy of always naming the most frequent class."""
+        labels = self.dataset.validation.labels
+        return float(np.bincount(labels).max() / len(labels))
 
     def _chunks(self, seed: int, epoch: int, done: int) -> list[Array]:
         """Index arrays of the epoch's remaining dispatches: [B], or [K, B] to scan."""
@@ -249,16 +260,12 @@ class Trainer:
             return "trained", ""
         if config.stop_at_chance is None:
             return "", ""
-        chance = float(
-            np.bincount(self.dataset.validation.labels).max()
-            / len(self.dataset.validation.labels)
-        )
         accuracy = history[-1]["validation_accuracy"]
         if len(history) >= config.stop_at_chance * config.epochs and (
-            accuracy <= chance + 0.05
+            accuracy <= self.chance + CHANCE_MARGIN
         ):
             return "at_chance", (
                 f"validation accuracy {accuracy:.3f} after epoch {len(history)} of "
-                f"{config.epochs}, chance being {chance:.3f}"
+                f"{config.epochs}, chance being {self.chance:.3f}"
             )
         return "", ""

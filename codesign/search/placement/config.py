@@ -18,6 +18,7 @@ class PlacementConfig:
         networks: Names of `models.NETWORKS`, searched one after the other.
         dataset: Name of `data.DATASETS`.
         width: Channel multiplier.
+        image_size: Height and width that images are brought to, at least 8.
         initialisation: `pytorch`, `xavier` or `kaiming`.
         num_train, num_validation, num_test: Sizes of stratified subsets; None for all.
         train: Hyperparameters of every run.
@@ -35,6 +36,7 @@ class PlacementConfig:
     networks: tuple[str, ...] = ("vgg11",)
     dataset: str = "digits"
     width: float = 0.25
+    image_size: int = 32
     initialisation: str = "pytorch"
     num_train: int | None = None
     num_validation: int | None = None
@@ -42,7 +44,7 @@ class PlacementConfig:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     num_evaluations: int = 16
     num_initial: int = 5
-    sparsity_penalty: float = 0.002
+    sparsity_penalty: float = 0.005
     num_reram_tiers: int = 3
     num_gpu_tiers: int = 1
     num_seeds: int = 3
@@ -71,7 +73,12 @@ class PlacementConfig:
         if not self.networks:
             raise ValueError(f"`networks` is empty; name some of {models.NETWORKS}.")
         for name in self.networks:
-            models.create(name, width=self.width, initialisation=self.initialisation)
+            models.create(
+                name,
+                image_shape=(self.image_size, self.image_size, 1),
+                width=self.width,
+                initialisation=self.initialisation,
+            )
         if self.dataset not in data.DATASETS:
             raise ValueError(
                 f"`dataset` (={self.dataset!r}) must be one of {list(data.DATASETS)}."
@@ -81,7 +88,7 @@ class PlacementConfig:
         return self
 
 
-_CIFAR_TRAIN = TrainConfig(epochs=10, learning_rate=0.05, weight_decay=5e-4)
+_CIFAR_TRAIN = TrainConfig(epochs=8, learning_rate=0.05, weight_decay=5e-4)
 PRESETS = {
     "smoke": PlacementConfig(
         preset="smoke",
@@ -99,7 +106,7 @@ PRESETS = {
         num_train=10_000,
         num_validation=2_000,
         train=_CIFAR_TRAIN,
-        num_evaluations=16,
+        num_evaluations=12,
     ),
     "paper": PlacementConfig(
         preset="paper",
@@ -108,7 +115,7 @@ PRESETS = {
         width=1.0,
         train=dataclasses.replace(_CIFAR_TRAIN, epochs=50, batch_size=128),
         num_evaluations=50,
-        sparsity_penalty=0.001,
+        sparsity_penalty=0.002,
     ),
 }
 

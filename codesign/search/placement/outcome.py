@@ -54,6 +54,16 @@ class Outcome:
     confirmed: bool  # whether `bo_n` stayed within tolerance over all seeds
     num_step_traces: int
 
+    @property
+    def ended(self) -> list[Trial]:
+        """Trials that were told or failed, in order."""
+        return [t for t in self.trials if t.status in ("told", "failed")]
+
+    @property
+    def told(self) -> list[Trial]:
+        """Trials that have a validation accuracy, in order."""
+        return [t for t in self.trials if t.status == "told"]
+
     def estimate(self, mask: np.ndarray, spec: ReramGpuSpec | None = None) -> Cost:
         """Exact cost of one image's share of a batch on the stack, or on another."""
         return cost_per_image(spec or self.spec, self.ops, mask)

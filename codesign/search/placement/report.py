@@ -3,12 +3,10 @@
 import pathlib
 import sys
 
-import jax
 import numpy as np
 import rich.console
 
 from codesign import report
-from codesign.hardware import catalogue
 from codesign.report import (
     Card,
     Column,
@@ -17,16 +15,11 @@ from codesign.report import (
     Quantity,
     Section,
     Table,
-    figures,
 )
-from codesign.search.placement import published
+from codesign.search.placement import drawing, published
 from codesign.search.placement.config import PlacementConfig
+from codesign.search.placement.drawing import LABELS
 from codesign.search.placement.outcome import Outcome, Row, found_status, standard_error
-from codesign.search.placement.search import TOLERANCE
-from codesign.search.surrogate import sample_posterior
-
-_LABELS = {"all_bn": "All-BN", "no_bn": "No-BN", "paper": "Paper's", "bo_n": "BO-N"}
-_STACKS = ((2, 2), (3, 1))
 
 
 def write(
@@ -42,7 +35,7 @@ def write(
     for outcome in outcomes:
         prefix = f"{outcome.network_name}_" if len(outcomes) > 1 else ""
         table = comparison_table(config, outcome)
-        drawn = _draw(outcome, workdir, prefix)
+        drawn = drawing.draw(outcome, workdir, prefix)
         images += [path for path, _ in drawn]
         sections.append(
             Section(
@@ -147,7 +140,7 @@ def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
     for key, row in outcome.rows.items():
         parts = row.cost.breakdown
         table.add(
-            _LABELS[key],
+            LABELS[key],
             int(row.mask.sum()),
             report.format_mask(row.mask),
             _accuracy(row),
@@ -178,7 +171,7 @@ def trials_table(outcome: Outcome) -> Table:
             "Outcome",
         ],
     )
-    for trial in _ended(outcome):
+    for trial in outcome.ended:
         cost = outcome.estimate(trial.x)
         table.add(
             trial.number + 1,
@@ -241,7 +234,7 @@ def outcome_quantities(
             note="batch-norm elements that BO-N saves",
         ),
         Quantity(
-            f"num_evaluations{tail}", len(_ended(outcome)), "", kind="measured",
+            f"num_evaluations{tail}", len(outcome.ended), "", kind="measured",
             note="All-BN, No-BN and random ones included",
         ),
         Quantity(
@@ -256,114 +249,6 @@ def outcome_quantities(
         Quantity(f"confirmed{tail}", outcome.confirmed, "", kind="measured"),
     ]  # fmt: skip
     return found
-
-
-def _draw(
-    outcome: Outcome, workdir: pathlib.Path, prefix: str
-) -> list[tuple[str, str]]:
-    """Saves the figures; returns their file names with captions."""
-    told = [trial for trial in outcome.trials if trial.status == "told"]
-    ended = _ended(outcome)
-    rows, bo_n = outcome.rows, outcome.rows["bo_n"]
-    statuses = [
-        "failed"
-        if trial.status == "failed"
-        else "at chance"
-        if found_status(trial) == "at_chance"
-        else trial.origin
-        for trial in ended
-    ]
-    reference = next((t.value for t in told if t.x.all()), None)
-    best = figures.best_so_far(
-        [trial.value for trial in ended],
-        statuses,
-        references={} if reference is None else {"All-BN": reference},
-        tolerance=TOLERANCE,
-    )
-    labels = {_key(row.mask): _LABELS[key] for key, row in rows.items()}
-    pareto = figures.pareto(
-        [trial.metrics["period_s"] for trial in told],
-        [trial.value for trial in told],
-        front=list(outcome.on_front),
-        labels=[labels.get(_key(trial.x)) for trial in told],
-        highlight=next(
-            (i for i, t in enumerate(told) if _key(t.x) == _key(bo_n.mask)), None
-        ),
-        y_floor=None if reference is None else reference - 0.15,
-        y_label="Validation accuracy",
-    )
-    energy = figures.pareto(
-        [trial.metrics["energy_j"] for trial in told],
-        [trial.value for trial in told],
-        front=list(outcome.on_front),
-        labels=[labels.get(_key(trial.x)) for trial in told],
-        highlight=next(
-            (i for i, t in enumerate(told) if _key(t.x) == _key(bo_n.mask)), None
-        ),
-        y_floor=None if reference is None else reference - 0.15,
-        x_label="Energy per image",
-        x_unit="J",
-        y_label="Validation accuracy",
-    )
-    panels = {
-        _LABELS[key]: {
-            f"{r}R{g}G": _stages(outcome, rows[key], r, g) for r, g in _STACKS
-        }
-        for key in ("all_bn", "bo_n")
-    }
-    sites = [f"C{site + 1}" for site in range(len(bo_n.mask))]
-    norms = outcome.ops.select("norm")
-    elements = dict(zip(norms.sites, np.array(norms.elements), strict=True))
-    posterior = sample_posterior(
-        jax.random.key(0),
-        np.array([trial.x for trial in told]),
-        np.array([trial.value for trial in told]),
-        num_chains=4,
-        num_samples=250,
-    )
-    inclusion = figures.inclusion_probability(
-        list(posterior.site_inclusion()),
-        list(bo_n.mask),
-        sites,
-        elements=[float(elements[site]) for site in range(len(sites))],
-    )
-    curves = figures.training_curves(
-        {_LABELS[key]: list(row.history) for key, row in rows.items()}
-    )
-    drawn = (
-        (
-            best, "best_so_far",
-            "Validation accuracy of each evaluation, in order, and the best so far.",
-        ),
-        (
-            pareto, "pareto_period",
-            "Validation accuracy against the pipeline's period. The front is over "
-            "accuracy, period and energy.",
-        ),
-        (energy, "pareto_energy", "The same against the energy of one image."),
-        (
-            figures.stage_bars(panels), "stages",
-            "Slowest pipeline stages, each over its Conv/FC stage: before (paper's Fig. 7)"
-            " and after the search (Fig. 11).",
-        ),
-        (
-            inclusion, "inclusion",
-            "Posterior probability that a batch norm at a site changes the accuracy by "
-            "more than a tenth of the spread seen, and what it costs.",
-        ),
-        (curves, "training_curves", "Validation accuracy over epochs, first seed."),
-    )  # fmt: skip
-    images = []
-    for figure, name, caption in drawn:
-        path = f"{prefix}{name}.png"
-        figures.save(figure, workdir / path)
-        images.append((path, caption))
-    return images
-
-
-def _stages(outcome: Outcome, row: Row, r: int, g: int) -> tuple[float, float]:
-    parts = outcome.estimate(row.mask, catalogue.deeptrain(r, g)).breakdown
-    return float(parts["slowest_conv_s"]), float(parts["slowest_bn_s"])
 
 
 def _cards(outcome: Outcome, several: bool) -> list[Card]:
@@ -413,10 +298,6 @@ def _print(table: Table) -> None:
         print(table.to_text(), flush=True)
 
 
-def _ended(outcome: Outcome):
-    return [t for t in outcome.trials if t.status in ("told", "failed")]
-
-
 def _gpu_work(row: Row) -> float:
     return float(row.cost.breakdown["bn_elements"].sum())
 
@@ -429,7 +310,3 @@ def _accuracy(row: Row) -> str:
 
 def _sites(mask: np.ndarray) -> str:
     return ", ".join(f"C{site + 1}" for site in np.flatnonzero(mask)) or "none"
-
-
-def _key(mask: np.ndarray) -> bytes:
-    return np.asarray(mask, np.int8).tobytes()

@@ -88,6 +88,7 @@ def prepare(
     dataset = data.load(
         config.dataset,
         data_dir=data_dir,
+        image_size=config.image_size,
         num_train=config.num_train,
         num_validation=config.num_validation,
         num_test=config.num_test,

@@ -23,7 +23,7 @@ from codesign.search.placement.outcome import (
     standard_error,
 )
 from codesign.search.study import Study, Trial
-from codesign.training import CheckpointStore, Trainer, TrainResult
+from codesign.training import CHANCE_MARGIN, CheckpointStore, Trainer, TrainResult
 from codesign.workload import Workload
 
 TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
@@ -222,6 +222,9 @@ class PlacementSearch:
                 "All-BN failed, so no placement can be measured against it."
             )
             return all_bn, False
+        if np.mean(all_bn.validation) <= self.trainer.chance + CHANCE_MARGIN:
+            logging.warning("All-BN did not learn; train longer, or change the rate.")
+            return all_bn, False
         remaining = [t for t in told if not np.array_equal(t.x, self.all_bn)]
         for _ in range(_MAX_CONFIRMATIONS):
             choice = pareto.choose(
@@ -243,6 +246,8 @@ class PlacementSearch:
         return all_bn, False
 
     def _front(self, told: list[Trial]) -> np.ndarray:
+        if not told:
+            return np.zeros(0, bool)
         points = [(t.value, t.metrics["period_s"], t.metrics["energy_j"]) for t in told]
         return pareto.pareto_front(np.array(points), ("max", "min", "min"))
 

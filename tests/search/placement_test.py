@@ -1,0 +1,247 @@
+"""The whole experiment on a small scale: what it writes, resumes, and refuses."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from codesign.report import Results
+from codesign.search import placement
+from codesign.search.placement.search import is_within
+from codesign.training import TrainConfig
+
+_TINY = dataclasses.replace(
+    placement.PRESETS["smoke"],
+    preset="tiny",
+    width=0.0625,
+    image_size=8,
+    train=TrainConfig(epochs=4, batch_size=32, learning_rate=0.1),
+    num_evaluations=5,
+    num_seeds=2,
+    checkpoint_every_s=0.0,
+)
+_QUANTITIES = {
+    *(f"accuracy[{row}]" for row in ("all_bn", "no_bn", "bo_n")),
+    *("num_bn[all_bn]", "num_bn[bo_n]", "period_s[all_bn]", "period_s[bo_n]"),
+    *("energy_j[all_bn]", "energy_j[bo_n]", "gpu_work_reduction"),
+    *("num_evaluations", "train_step_traces"),
+}
+# Runs the tiny experiment in a process that a test may kill.
+_SCRIPT = """
+import dataclasses, json, pathlib, sys
+from codesign.search import placement
+from codesign.training import TrainConfig
+workdir = pathlib.Path(sys.argv[1])
+settings = json.loads(sys.argv[2])
+settings["train"] = TrainConfig(**settings["train"])
+settings["networks"] = tuple(settings["networks"])
+placement.run(placement.PlacementConfig(**settings), workdir=workdir)
+"""
+
+
+def _run_in_process(config, workdir):
+    settings = json.dumps(dataclasses.asdict(config))
+    return subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, str(workdir), settings],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("finished")
+    outcomes = placement.run(_TINY, workdir=workdir)
+    return workdir, outcomes
+
+
+def _values(workdir):
+    return {q.name: q.value for q in Results.read(workdir / "results.json").quantities}
+
+
+def test_what_a_run_writes(finished, capsys):
+    workdir, (outcome,) = finished
+    results = Results.read(workdir / "results.json")
+    values = _values(workdir)
+    assert values.keys() >= _QUANTITIES
+    assert values["train_step_traces"] == 1
+    assert values["num_evaluations"] == 5
+    assert 0 <= values["accuracy[bo_n]"] <= 1
+    assert values["num_bn[all_bn]"] == 8
+    assert values["period_s[bo_n]"] <= values["period_s[all_bn]"]
+    for figure in results.figures:
+        assert (workdir / figure).read_bytes().startswith(b"\x89PNG")
+    page = (workdir / "report.html").read_text()
+    assert "BO-N" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert {"network", "placement", "seed", "epoch", "loss"} <= set(
+        json.loads(lines[0])
+    )
+    assert [t.origin for t in outcome.trials] == [
+        *("enqueued", "enqueued", "initial", "initial", "guided")
+    ]
+
+
+def test_published_numbers_stand_beside_ours(finished):
+    results = Results.read(finished[0] / "results.json")
+    assert results["published.holds[vgg19,1R3G]"].value is False
+    assert results["published.holds[vgg19,2R2G]"].value is True
+    work = results["published.gpu_work_reduction"]
+    assert abs(work.value - work.paper) < 0.03
+    assert results["published.period_cut[fitted]"].value == pytest.approx(
+        0.671, abs=2e-3
+    )
+    assert results["published.period_cut[prior]"].value < 0.5
+
+
+def test_running_again_trains_nothing_and_finds_the_same(finished):
+    workdir, _ = finished
+    before, lines = _values(workdir), (workdir / "metrics.jsonl").read_text()
+    placement.run(_TINY, workdir=workdir)
+    assert _values(workdir) == before
+    assert (workdir / "metrics.jsonl").read_text() == lines
+
+
+def test_kill_9_at_any_moment_gives_the_same_quantities(finished, tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        process = _run_in_process(_TINY, tmp_path)
+        # Wait for the run to be under way, then kill it somewhere in its training.
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("checkpoints/*/*")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(float(rng.uniform(0.0, 3.0)))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    placement.run(_TINY, workdir=tmp_path)
+    assert _values(tmp_path) == _values(finished[0])
+
+
+def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(finished, tmp_path):
+    reference, _ = finished
+    (tmp_path / "config.json").write_text((reference / "config.json").read_text())
+    journal = (reference / "journal.jsonl").read_bytes()
+    damaged = bytearray(journal)
+    damaged[len(damaged) // 2] ^= 4
+    (tmp_path / "journal.jsonl").write_bytes(damaged)
+    with pytest.warns(UserWarning, match="damaged"):
+        placement.run(_TINY, workdir=tmp_path)
+    assert _values(tmp_path) == _values(reference)
+    aside = list(tmp_path.glob("journal.jsonl.damaged*"))
+    assert [path.read_bytes() for path in aside] == [bytes(damaged)]
+
+
+def test_candidates_that_diverge_are_recorded_and_the_search_goes_on(tmp_path):
+    config = dataclasses.replace(
+        _TINY, train=dataclasses.replace(_TINY.train, learning_rate=1e3), num_seeds=1
+    )
+    (outcome,) = placement.run(config, workdir=tmp_path)
+    failed = [trial for trial in outcome.trials if trial.status == "failed"]
+    assert failed
+    assert all(trial.reason for trial in failed)
+    assert len(outcome.ended) == config.num_evaluations
+    values = _values(tmp_path)
+    assert values["num_failed"] == len(failed)
+    assert failed[0].reason in (tmp_path / "report.html").read_text()
+
+
+def test_another_setting_in_the_same_workdir_is_refused(finished):
+    other = dataclasses.replace(_TINY, width=0.125, seed=3)
+    with pytest.raises(
+        ValueError, match=r"other settings(.|\n)*seed: 0 there, 3 now"
+    ) as e:
+        placement.prepare(other, workdir=finished[0])
+    assert "width: 0.0625 there, 0.125 now" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"dataset": "cifar11"}, r"`dataset` \(='cifar11'\) must be one of .*'digits'"),
+        ({"networks": ("vgg12",)}, r"`network` \(='vgg12'\) must be one of"),
+        ({"networks": ()}, "`networks` is empty"),
+        ({"width": 0.0}, "`width` must be positive"),
+        ({"image_size": 4}, "at least 8"),
+        ({"num_evaluations": 0}, "`num_evaluations` must be >= 1, got 0"),
+        ({"num_evaluations": 2}, "at least 3"),
+        ({"num_seeds": 0}, "`num_seeds` must be >= 1"),
+        ({"sparsity_penalty": -0.1}, r"`sparsity_penalty` \(lambda\) must be >= 0"),
+        ({"num_reram_tiers": 0}, "`R`.*at least 1"),
+        ({"num_gpu_tiers": 4}, "must not exceed 4"),
+        ({"num_train": 10**6}, "`num_train`"),
+        ({"train": TrainConfig(epochs=0)}, "`epochs`"),
+        ({"train": TrainConfig(batch_size=1000)}, "`batch_size`"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(changes, match, tmp_path):
+    config = dataclasses.replace(_TINY, **changes)
+    with pytest.raises(ValueError, match=match):
+        placement.prepare(config, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stack_that_is_too_small_says_by_how_much(tmp_path):
+    config = dataclasses.replace(
+        _TINY, networks=("vgg19",), width=1.0, image_size=32, num_reram_tiers=1
+    )
+    # 23493 crossbars for 32x32x3 images; the digits' one channel takes no fewer.
+    with pytest.raises(ValueError, match=r"13824 crossbars.*needs 23493, 9669 more"):
+        placement.prepare(config, workdir=tmp_path)
+
+
+def test_missing_data_are_refused(tmp_path):
+    config = dataclasses.replace(_TINY, dataset="cifar10")
+    with pytest.raises((ValueError, FileNotFoundError), match=r"30,?730,?000"):
+        placement.prepare(config, workdir=tmp_path / "run", data_dir=tmp_path / "none")
+
+
+def test_stacks_are_written_as_3r1g():
+    assert placement.parse_stack("3R1G") == (3, 1)
+    with pytest.raises(ValueError, match="`stack`.*3R1G"):
+        placement.parse_stack("R3G1")
+
+
+def test_within_a_point_or_two_standard_errors():
+    assert is_within((0.98, 0.98), (0.99, 0.99))
+    assert not is_within((0.975, 0.975), (0.99, 0.99))
+    # Means differ by 1.5 points; the standard error of each is 1 point.
+    assert is_within((0.965, 0.985), (0.98, 1.0))
+    assert not is_within((), (0.5,))
+
+
+def _launch(*arguments):
+    root = pathlib.Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.bn_placement", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        timeout=120,
+    )
+
+
+def test_the_launcher_refuses_in_one_line(tmp_path):
+    done = _launch(
+        "--preset=smoke",
+        "--stack=9R9G",
+        "--evaluations=4",
+        f"--workdir={tmp_path / 'a'}",
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "must not exceed 4" in done.stderr
+    assert "Traceback" not in done.stderr
+    unknown = _launch("--preset=nonsense", f"--workdir={tmp_path / 'b'}")
+    assert "`preset` (='nonsense') must be one of" in unknown.stderr
+    assert unknown.returncode == 1
