@@ -48,7 +48,7 @@ def co_jit_overhead(table: Table) -> None:
     network = models.create("vgg11", width=0.25)
     ops = workload.trace(*network.trace_args())
     optimizer = make_optimizer(TrainConfig(), 100)
-    state = jax.jit(lambda: init_state(network, optimizer, 0))()
+    state = jax.jit(lambda: init_state(network, optimizer, jnp.uint32(0)))()
     images = jax.random.randint(jax.random.key(0), (64, 32, 32, 3), 0, 256)
     batch = (images.astype(jnp.uint8), jnp.arange(64, dtype=jnp.int32) % 10)
     design = Design(bn_mask=network.mask((5, 7)), chip=catalogue.deeptrain(3, 1))

@@ -1,5 +1,6 @@
 """Fits the DeepTrain stack's two unpublished numbers to its published averages."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -40,7 +41,9 @@ def fit(spec: ReramGpuSpec, pairs: Sequence[Pair]) -> ReramGpuSpec:
     """
 
     def with_utilisation(log_utilisation):
-        return spec.replace(gpu_utilisation=np.float32(np.exp(log_utilisation)))
+        return dataclasses.replace(
+            spec, gpu_utilisation=np.float32(np.exp(log_utilisation))
+        )
 
     def period_error(log_utilisation):
         cut, _ = cuts(with_utilisation(log_utilisation), pairs)
@@ -55,7 +58,9 @@ def fit(spec: ReramGpuSpec, pairs: Sequence[Pair]) -> ReramGpuSpec:
     spec = with_utilisation(optimize.brentq(period_error, low, high, xtol=1e-4))
 
     def with_energy(log_energy):
-        return spec.replace(gpu_instruction_energy_j=np.float32(np.exp(log_energy)))
+        return dataclasses.replace(
+            spec, gpu_instruction_energy_j=np.float32(np.exp(log_energy))
+        )
 
     def energy_error(log_energy):
         return cuts(with_energy(log_energy), pairs)[1].mean() - PAPER_ENERGY_CUT

@@ -159,7 +159,7 @@ def estimate(
             slowest_bn_s=slowest_bn_s,
             crossbars_needed=needed,
             crossbars_used=crossbars_used,
-            crossbars_budget=budget,
+            crossbars_budget=jnp.asarray(budget),
             num_stages=num_stages,
         ),
     )

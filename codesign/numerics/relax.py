@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 
 from codesign.types import Array, Scalar
 
@@ -73,7 +74,8 @@ def smooth(temperature: Scalar) -> Relax:
     Raises:
         ValueError: If a concrete `temperature` lies outside (0, 1].
     """
-    if not isinstance(temperature, jax.core.Tracer) and not 0 < temperature <= 1:
+    is_traced = isinstance(temperature, Tracer)
+    if not is_traced and not 0 < temperature <= 1:
         raise ValueError(
             f"`temperature` must lie in (0, 1], got {temperature}; "
             "use `EXACT` for the limit of 0."

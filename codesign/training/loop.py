@@ -189,7 +189,7 @@ class Trainer:
                     "validation_accuracy": self.accuracy(state, design, "validation"),
                 }
                 history.append(entry)
-                state = state.replace(loss_sum=jnp.float32(0))
+                state = dataclasses.replace(state, loss_sum=jnp.float32(0))
                 if on_epoch:
                     on_epoch(entry, True)
             status, reason = self._verdict(state, history)

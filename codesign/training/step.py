@@ -1,5 +1,6 @@
 """One training step, pure: network, numbers, placement and, when given, the chip."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,8 @@ def make_step(
             gradients[0], state.opt_state, state.params
         )
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients[0]))
-        new = state.replace(
+        new = dataclasses.replace(
+            state,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
@@ -68,7 +70,9 @@ def make_step(
         )
         new = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)
         first_bad = jnp.where(good | (state.bad_step >= 0), state.bad_step, state.step)
-        return new.replace(step=state.step + 1, bad_step=first_bad), metrics
+        return dataclasses.replace(
+            new, step=state.step + 1, bad_step=first_bad
+        ), metrics
 
     return step
 

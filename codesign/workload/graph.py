@@ -1,5 +1,6 @@
 """What a network asks of hardware: its ops, their shapes and counts, and their edges."""
 
+import dataclasses
 import functools
 import math
 
@@ -84,7 +85,9 @@ class Workload:
                 f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
             )
         padded = jnp.append(bn_mask, 1.0)  # site -1 reads the 1
-        return self.replace(elements=self.elements * padded[jnp.array(self.sites)])
+        return dataclasses.replace(
+            self, elements=self.elements * padded[jnp.array(self.sites)]
+        )
 
     @functools.cached_property
     def total_macs(self) -> int:
@@ -118,14 +121,15 @@ def build(records: list[dict], edges: list[tuple[int, int]]) -> Workload:
     """Assembles a workload from one record an op.
 
     Each record has `name`, `kind`, `site`, `input_shape`, `output_shape` (without the
-    batch) and `weight_shape` (empty where the op has no matrix).
+    batch), `weight_shape` (empty where the op has no matrix) and `weights`, the number
+    of parameters of an op without one.
     """
 
     def counts(record):
         shape, output = record["weight_shape"], record["output_shape"]
         elements = math.prod(output)
         if record["kind"] not in MATRIX_KINDS:
-            return 0, elements, record.get("weights", 0), 0, 0, 0, 0
+            return 0, elements, record["weights"], 0, 0, 0, 0
         return (
             matrix_macs(shape, output),
             elements,

@@ -27,7 +27,7 @@ def trace(fn: Callable, *args: Any) -> Workload:
 
     Raises:
         ValueError: If no matrix op is found, a convolution is not in NHWC / HWIO order,
-            or an op sees a batch other than 1.
+            an op sees a batch other than 1, or a matrix op stands inside a loop.
     """
     closed = jax.make_jaxpr(fn)(*args)
     tracer = _Tracer()
@@ -75,9 +75,9 @@ class _Tracer:
         if named:
             kind, site = named
             weight = shapes[1] if kind in ("conv", "dense") else ()
-            norm = 2 * output[-1] if kind == "norm" else 0
+            num_affine = 2 * shapes[0][-1] if kind == "norm" else 0
             op = self._record(
-                kind, path, shapes[0], output, weight, inputs[0], site, weights=norm
+                kind, path, shapes[0], output, weight, inputs[0], site, num_affine
             )
             # A norm also returns its statistics; only the map feeds the next op.
             return [op, *[frozenset()] * (len(eqn.outvars) - 1)]
@@ -95,7 +95,7 @@ class _Tracer:
                     f"The convolution at {path!r} has `dimension_numbers` (={numbers}); "
                     "write it with NHWC images and an HWIO kernel."
                 )
-            return [self._record("conv", path, *shapes[:1], output, shapes[1], merged)]
+            return [self._record("conv", path, shapes[0], output, shapes[1], merged)]
         if name == "dot_general" and len(shapes[1]) == 2:
             (left, right), batch = eqn.params["dimension_numbers"]
             if right == (0,) and left == (len(shapes[0]) - 1,) and batch == ((), ()):
@@ -104,6 +104,11 @@ class _Tracer:
                 ]
         if name == "add" and all(inputs) and shapes[0] == shapes[1] == output:
             return [self._record("add", path, output, output, (), merged)]
+        if name in _CONTROL_FLOW and _holds_matrix_op(eqn.params):
+            raise ValueError(
+                f"The `{name}` at {path!r} holds convolutions or matrix products, whose "
+                "number of runs is not counted; write the loop in Python."
+            )
         inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
         if inner is None:
             return through
@@ -116,14 +121,14 @@ class _Tracer:
 
     def _record(
         self,
-        kind,
-        path,
-        input_shape,
-        output_shape,
-        weight_shape,
-        inputs,
-        site=-1,
-        **more,
+        kind: str,
+        path: str,
+        input_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
+        weight_shape: tuple[int, ...],
+        inputs: frozenset,
+        site: int = -1,
+        num_affine: int = 0,
     ) -> frozenset:
         batched = len(output_shape) > 1
         if batched and output_shape[0] != 1:
@@ -142,7 +147,7 @@ class _Tracer:
                 input_shape=input_shape[1:] if batched else input_shape,
                 output_shape=output_shape[1:] if batched else output_shape,
                 weight_shape=weight_shape,
-                **more,
+                weights=num_affine,
             )
         )
         op = len(self.records) - 1
@@ -151,6 +156,21 @@ class _Tracer:
 
 
 _JITS = ("jit", "pjit")
+_CONTROL_FLOW = ("scan", "while", "cond")
+_MATRIX_PRIMITIVES = ("conv_general_dilated", "dot_general")
+
+
+def _holds_matrix_op(params: dict[str, Any]) -> bool:
+    """Whether a convolution or matrix product stands anywhere inside an equation."""
+
+    def is_jaxpr(value):
+        return hasattr(value, "eqns")
+
+    for value in jax.tree.leaves(list(params.values()), is_leaf=is_jaxpr):
+        for eqn in getattr(value, "eqns", ()):
+            if eqn.primitive.name in _MATRIX_PRIMITIVES or _holds_matrix_op(eqn.params):
+                return True
+    return False
 
 
 def _join(prefix: str, name: str) -> str:

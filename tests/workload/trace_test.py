@@ -164,6 +164,12 @@ def test_refuses():
     with pytest.raises(ValueError, match="batch of 2"):
         workload.trace(lambda x, w: x @ w, jnp.ones((2, 3)), jnp.ones((3, 4)))
 
+    def looped(x, w):
+        return lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ w), x)
+
+    with pytest.raises(ValueError, match="number of runs is not counted"):
+        workload.trace(looped, jnp.ones((1, 3)), jnp.ones((3, 3)))
+
     def channels_first(x, kernel):
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME")
 

@@ -98,7 +98,7 @@ def _front(outcome: Outcome, metric: str, label: str, unit: str) -> Figure:
     reference = _reference(outcome)
     return figures.pareto(
         [trial.metrics[metric] for trial in outcome.told],
-        [trial.value for trial in outcome.told],
+        [float(np.mean(trial.values)) for trial in outcome.told],
         front=list(outcome.on_front),
         labels=[names.get(key) for key in keys],
         highlight=keys.index(chosen) if chosen in keys else None,

@@ -26,6 +26,16 @@ class Row:
     cost: Cost
 
     @property
+    def period_s(self) -> float:
+        """Time between two images in the full pipeline."""
+        return period_and_energy(self.cost)[0]
+
+    @property
+    def energy_j(self) -> float:
+        """Energy of one image."""
+        return period_and_energy(self.cost)[1]
+
+    @property
     def accuracy(self) -> float | None:
         """Mean test accuracy, or None if every run diverged."""
         return float(np.mean(self.test)) if self.test else None
@@ -80,6 +90,12 @@ def cost_per_image(spec: ReramGpuSpec, ops: Workload, mask: np.ndarray) -> Cost:
     `period_s` does not depend on the batch; `energy_j` is proportional to it.
     """
     return _estimate(spec, ops.masked(jnp.asarray(mask, jnp.float32)), batch_size=1)
+
+
+def period_and_energy(cost: Cost) -> tuple[float, float]:
+    """`period_s` and `energy_j` of a stack's cost, as numbers."""
+    assert cost.period_s is not None  # a pipeline has one
+    return float(cost.period_s), float(cost.energy_j)
 
 
 _estimate = jax.jit(reram_gpu.estimate, static_argnames=("batch_size",))

@@ -196,7 +196,9 @@ def _bn_elements(ops: Workload) -> float:
 
 
 def _gpu_period(ops: Workload, efficiency: float) -> float:
-    spec = catalogue.titan_xp().replace(compute_efficiency=np.float32(efficiency))
+    spec = dataclasses.replace(
+        catalogue.titan_xp(), compute_efficiency=np.float32(efficiency)
+    )
     return float(_roofline(spec, ops).period_s)
 
 

@@ -101,8 +101,8 @@ def summary(config: PlacementConfig, outcome: Outcome) -> str:
             "evaluations; try more evaluations or a smaller lambda."
         )
     kept = int(bo_n.mask.sum())
-    cut = 1 - float(bo_n.cost.period_s / all_bn.cost.period_s)
-    energy = 1 - float(bo_n.cost.energy_j / all_bn.cost.energy_j)
+    cut = 1 - bo_n.period_s / all_bn.period_s
+    energy = 1 - bo_n.energy_j / all_bn.energy_j
     return (
         f"{name} needs {kept} of its {len(bo_n.mask)} batch norms (after "
         f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
@@ -146,8 +146,8 @@ def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
             _accuracy(row),
             float(parts["slowest_conv_s"]),
             float(parts["slowest_bn_s"]),
-            float(row.cost.period_s),
-            float(row.cost.energy_j),
+            row.period_s,
+            row.energy_j,
             _gpu_work(row) / work,
             style="highlight" if key == "bo_n" else "",
             marker="★" if key == "bo_n" else "",
@@ -172,15 +172,14 @@ def trials_table(outcome: Outcome) -> Table:
         ],
     )
     for trial in outcome.ended:
-        cost = outcome.estimate(trial.x)
         table.add(
             trial.number + 1,
             report.format_mask(trial.x),
             int(trial.x.sum()),
             trial.origin,
             trial.value,
-            float(cost.period_s),
-            float(cost.energy_j),
+            trial.metrics["period_s"],
+            trial.metrics["energy_j"],
             trial.metrics.get("seconds", trial.seconds),
             trial.reason or found_status(trial).replace("_", " "),
             style="bad" if trial.status == "failed" else "",
@@ -209,11 +208,11 @@ def outcome_quantities(
             ),
             Quantity(f"num_bn{index}", int(row.mask.sum()), "", kind="measured"),
             Quantity(
-                f"period_s{index}", float(row.cost.period_s), "s", kind="assumed",
+                f"period_s{index}", row.period_s, "s", kind="assumed",
                 note="exact model at the sourced prior",
             ),
             Quantity(
-                f"energy_j{index}", float(row.cost.energy_j), "J", kind="assumed",
+                f"energy_j{index}", row.energy_j, "J", kind="assumed",
                 note="per image; exact model at the sourced prior",
             ),
         ]  # fmt: skip
@@ -265,13 +264,13 @@ def _cards(outcome: Outcome, several: bool) -> list[Card]:
         ),
         Card(
             f"{name}Period",
-            report.format_si(float(bo_n.cost.period_s), "s"),
-            f"{report.format_si(float(all_bn.cost.period_s), 's')} with All-BN",
+            report.format_si(bo_n.period_s, "s"),
+            f"{report.format_si(all_bn.period_s, 's')} with All-BN",
         ),
         Card(
             f"{name}Energy per image",
-            report.format_si(float(bo_n.cost.energy_j), "J"),
-            f"{report.format_si(float(all_bn.cost.energy_j), 'J')} with All-BN",
+            report.format_si(bo_n.energy_j, "J"),
+            f"{report.format_si(all_bn.energy_j, 'J')} with All-BN",
         ),
     ]
 

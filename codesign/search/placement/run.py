@@ -14,11 +14,13 @@ from codesign.data import Dataset
 from codesign.hardware import catalogue, reram_gpu
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.models import Network
+from codesign.objective import chip_costs
 from codesign.report import write_atomic
 from codesign.search.placement import report
 from codesign.search.placement.config import PlacementConfig
 from codesign.search.placement.outcome import Outcome
 from codesign.search.placement.search import PlacementSearch
+from codesign.training import Trainer
 from codesign.workload import Workload
 
 StrPath = str | os.PathLike[str]
@@ -98,19 +100,29 @@ def prepare(
     traced = {n: workload.trace(*net.trace_args()) for n, net in networks.items()}
     for name, ops in traced.items():
         check_capacity(spec, ops, name)
+    trainers = {
+        name: Trainer(
+            network,
+            dataset,
+            config.train,
+            chip_costs=chip_costs(
+                traced[name], reram_gpu.estimate, batch_size=config.train.batch_size
+            ),
+        )
+        for name, network in networks.items()
+    }
     check_workdir(config, workdir)
     several = len(config.networks) > 1
     searches = tuple(
         PlacementSearch(
             config,
             name,
-            network,
-            dataset,
+            trainer,
             traced[name],
             spec,
             workdir / name if several else workdir,
         )
-        for name, network in networks.items()
+        for name, trainer in trainers.items()
     )
     return Experiment(config, workdir, searches)
 

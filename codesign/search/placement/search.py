@@ -6,11 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from codesign.data import Dataset
-from codesign.hardware import reram_gpu
 from codesign.hardware.reram_gpu import ReramGpuSpec
-from codesign.models import Network
-from codesign.objective import Design, chip_costs
+from codesign.objective import Design
 from codesign.report import MetricsLog, Progress, format_mask
 from codesign.search import pareto
 from codesign.search.placement.config import PlacementConfig
@@ -20,6 +17,7 @@ from codesign.search.placement.outcome import (
     cost_per_image,
     found_status,
     mask_text,
+    period_and_energy,
     standard_error,
 )
 from codesign.search.study import Study, Trial
@@ -37,24 +35,16 @@ class PlacementSearch:
         self,
         config: PlacementConfig,
         network_name: str,
-        network: Network,
-        dataset: Dataset,
+        trainer: Trainer,
         ops: Workload,
         spec: ReramGpuSpec,
         workdir: pathlib.Path,
     ):
         """Opens what `workdir` holds of this search, or begins it there."""
+        network = trainer.network
         self.config, self.network_name, self.network = config, network_name, network
-        self.ops, self.spec = ops, spec
+        self.trainer, self.ops, self.spec = trainer, ops, spec
         self.workdir = workdir
-        self.trainer = Trainer(
-            network,
-            dataset,
-            config.train,
-            chip_costs=chip_costs(
-                ops, reram_gpu.estimate, batch_size=config.train.batch_size
-            ),
-        )
         self.study = Study(
             num_variables=network.num_sites,
             journal=self.workdir / "journal.jsonl",
@@ -111,8 +101,10 @@ class PlacementSearch:
             rows=rows,
             confirmed=confirmed,
             num_step_traces=max(
-                self.trainer.num_step_traces,
-                *(trial.metrics["num_step_traces"] for trial in told),
+                [
+                    self.trainer.num_step_traces,
+                    *(trial.metrics["num_step_traces"] for trial in self._ended()),
+                ]
             ),
         )
 
@@ -125,15 +117,15 @@ class PlacementSearch:
     def _evaluate(self, x: np.ndarray) -> None:
         """Trains a placement that the study asked for, and tells what came out."""
         result = self._train(x, self.config.seed)
-        cost = cost_per_image(self.spec, self.ops, x)
+        period_s, energy_j = period_and_energy(cost_per_image(self.spec, self.ops, x))
         metrics = {
             "status": result.status,
             "reason": result.reason,
             "history": [entry["validation_accuracy"] for entry in result.history],
             "seconds": result.seconds,
             "num_step_traces": self.trainer.num_step_traces,
-            "period_s": float(cost.period_s),
-            "energy_j": float(cost.energy_j),
+            "period_s": period_s,
+            "energy_j": energy_j,
         }
         name = format_mask(x)
         if result.status == "diverged":
@@ -145,7 +137,7 @@ class PlacementSearch:
             note = " (stopped: still at chance)" if result.status == "at_chance" else ""
             self.progress.log(
                 f"{name}  validation {result.validation_accuracy:.1%}{note}  "
-                f"period {metrics['period_s'] * 1e6:.2f} µs"
+                f"period {period_s * 1e6:.2f} µs"
             )
         self._store(x, self.config.seed).clear()
 
@@ -228,7 +220,7 @@ class PlacementSearch:
         remaining = [t for t in told if not np.array_equal(t.x, self.all_bn)]
         for _ in range(_MAX_CONFIRMATIONS):
             choice = pareto.choose(
-                [t.value for t in remaining],
+                np.array([t.value for t in remaining], float),
                 [t.metrics["period_s"] for t in remaining],
                 [t.metrics["energy_j"] for t in remaining],
                 reference_accuracy=reference,
