@@ -51,7 +51,7 @@ def main(argv):
         experiment = placement.prepare(
             _config(), workdir=_WORKDIR.value, data_dir=_DATA_DIR.value
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     logging.info("%s on %s", experiment.config, jax.devices())
     experiment.run()

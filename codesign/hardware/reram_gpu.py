@@ -101,13 +101,16 @@ def estimate(
         `Cost` of one batch, with `period_s`, `feasible` and `violation`. `breakdown`:
         `conv_stage_s`, `crossbars`, `copies`, `mvm_energy_j` over conv and dense ops,
         `bn_stage_s`, `bn_elements`, `gpu_energy_j` over norms, and scalars
-        `slowest_conv_s`, `slowest_bn_s`, `crossbars_used`, `crossbars_budget`,
+        `slowest_conv_s`, `slowest_bn_s`, `crossbars_needed` (one copy of all weights and
+        the activations), `crossbars_used` (with copies), `crossbars_budget` and
         `num_stages`.
     """
     matrix, norm = workload.select(*MATRIX_KINDS), workload.select("norm")
     storage = _storage(spec, matrix, relax)
     budget = spec.num_reram_tiers * spec.crossbars_per_tier
-    windows = jnp.maximum(matrix.num_windows, matrix.num_input_windows)
+    # The first layer has no error to send back, so only its forward map counts.
+    errors = jnp.where(_is_first(matrix), 0.0, matrix.num_input_windows)
+    windows = jnp.maximum(matrix.num_windows, errors)
     num_copies, steps = allocation.copies(
         windows, storage["weights"], budget - storage["activations"], relax=relax
     )

@@ -55,16 +55,18 @@ def convolution(
         )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return named_op(
+        "conv",
+        _IMPLEMENTATIONS[implementation],
+        x,
+        kernel,
+        strides=tuple(strides),
+        padding=tuple(map(tuple, padding)),
+        groups=groups,
+    )
 
-    def run(x, kernel):
-        return _IMPLEMENTATIONS[implementation](
-            x, kernel, strides, tuple(padding), groups
-        )
 
-    return named_op("conv", run, x, kernel)
-
-
-def _xla(x, kernel, strides, padding, groups):
+def _xla(x, kernel, *, strides, padding, groups):
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -76,7 +78,7 @@ def _xla(x, kernel, strides, padding, groups):
     )
 
 
-def _unfold(x, kernel, strides, padding, groups):
+def _unfold(x, kernel, *, strides, padding, groups):
     """One matmul over the concatenated shifted inputs; autodiff gives its gradients.
 
     XLA's CPU backend runs this and both gradients through its matmul library, while its

@@ -17,9 +17,9 @@ def dense(x: Array, kernel: Array) -> Array:
             f"`x` {x.shape} and `kernel` {kernel.shape} must be [..., C] and [C, K]."
         )
 
-    def run(x, kernel):
-        return jnp.dot(
-            x, kernel, preferred_element_type=jnp.result_type(x, kernel, jnp.float32)
-        )
+    return named_op("dense", _dot, x, kernel)
 
-    return named_op("dense", run, x, kernel)
+
+def _dot(x, kernel):
+    dtype = jnp.result_type(x, kernel, jnp.float32)
+    return jnp.dot(x, kernel, preferred_element_type=dtype)

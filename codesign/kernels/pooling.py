@@ -13,18 +13,22 @@ def max_pool(x: Array, size: int = 2) -> Array:
     gradient is shared among them. A map smaller than the window comes back unchanged,
     so deep networks accept small images.
     """
-    batch, height, width, channels = x.shape
-    out_h, out_w = height // size, width // size
-    if not (out_h and out_w):
+    if min(x.shape[1:3]) < size:
         return x
-
-    def run(x):
-        x = x[:, : out_h * size, : out_w * size]
-        return x.reshape(batch, out_h, size, out_w, size, channels).max((2, 4))
-
-    return named_op("pool", run, x)
+    return named_op("pool", _max_pool, x, size=size)
 
 
 def global_average_pool(x: Array) -> Array:
     """Mean over the map: [B, H, W, C] -> [B, C]."""
-    return named_op("pool", lambda x: jnp.mean(x, axis=(1, 2)), x)
+    return named_op("pool", _mean, x)
+
+
+def _max_pool(x, *, size):
+    batch, height, width, channels = x.shape
+    out_h, out_w = height // size, width // size
+    x = x[:, : out_h * size, : out_w * size]
+    return x.reshape(batch, out_h, size, out_w, size, channels).max((2, 4))
+
+
+def _mean(x):
+    return jnp.mean(x, axis=(1, 2))

@@ -1,6 +1,7 @@
 """The one door to a network: what every other package knows of a model."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -42,7 +43,15 @@ class Network:
         """Logits [B, num_classes] of images [B, H, W, C], and the batch statistics.
 
         With `train` the statistics are updated, otherwise they come back unchanged.
+
+        Raises:
+            ValueError: If `bn_mask` is not [num_sites].
         """
+        if jnp.shape(bn_mask) != (self.num_sites,):
+            raise ValueError(
+                f"`bn_mask` has shape {jnp.shape(bn_mask)}; this network has "
+                f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
+            )
         if not train:
             logits = self.module.apply(variables, images, bn_mask, train=False)
             return logits, variables["batch_stats"]
@@ -110,8 +119,8 @@ def create(
             f"`initialisation` (={initialisation!r}) must be one of "
             f"{sorted(INITIALISATIONS)}."
         )
-    if not width > 0:
-        raise ValueError(f"`width` must be positive, got {width}.")
+    if not (width > 0 and math.isfinite(width)):
+        raise ValueError(f"`width` must be positive and finite, got {width}.")
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
     if len(image_shape) != 3 or min(image_shape[:2]) < 8 or image_shape[2] < 1:

@@ -42,29 +42,23 @@ class MaskedBatchNorm(nn.Module):
 
         Returns:
             [B, ..., C].
+
+        Raises:
+            ValueError: If the mask has no entry for this site.
         """
+        if bn_mask.ndim != 1 or bn_mask.shape[0] <= self.site:
+            raise ValueError(
+                f"`bn_mask` has shape {bn_mask.shape}, but there is a batch norm of "
+                f"`site` {self.site}; pass one entry for each site."
+            )
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        axes = tuple(range(x.ndim - 1))
-
-        def run(x, mask, scale, bias, mean, var):
-            if train:
-                mean = jnp.mean(x, axes)
-                var = jnp.mean(
-                    jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))), axes
-                )
-            s = scale / jnp.sqrt(var + self.epsilon)
-            a = mask * s + (1 - mask)
-            b = mask * (bias - mean * s)
-            shape = (1,) * len(axes) + (channels,)
-            return x * a.reshape(shape) + b.reshape(shape), mean, var
-
         y, mean, var = named_op(
             "norm",
-            run,
+            _masked_norm,
             x,
             bn_mask[self.site],
             scale,
@@ -72,9 +66,24 @@ class MaskedBatchNorm(nn.Module):
             running_mean.value,
             running_var.value,
             site=self.site,
+            train=train,
+            epsilon=self.epsilon,
         )
         if train and not self.is_initializing():
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean
             running_var.value = keep * running_var.value + (1 - keep) * var
         return y
+
+
+def _masked_norm(x, mask, scale, bias, mean, var, *, train, epsilon):
+    """The map, and the statistics that it was normalised with."""
+    axes = tuple(range(x.ndim - 1))
+    shape = (1,) * len(axes) + (-1,)
+    if train:
+        mean = jnp.mean(x, axes)
+        var = jnp.mean(jnp.square(x - mean.reshape(shape)), axes)
+    s = scale / jnp.sqrt(var + epsilon)
+    a = mask * s + (1 - mask)
+    b = mask * (bias - mean * s)
+    return x * a.reshape(shape) + b.reshape(shape), mean, var

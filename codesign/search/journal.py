@@ -21,6 +21,7 @@ _SUM_LENGTH = len(_SUM) + 16 + len(b'"}')
 _LOCK_TIMEOUT_S = 600.0
 
 Event = dict[str, Any]
+_REPLAYABLE = ("ask", "enqueue", "tell", "fail")  # they name points, so any subset fits
 
 
 class JournalDamaged(ValueError):
@@ -246,13 +247,13 @@ class FileJournal:
             self._forget()
         data = self._path.read_bytes()
         kept = [json.loads(line) for line in data[:good].splitlines()]
-        results = [e for e in _sound(data[good:]) if e["event"] in ("tell", "fail")]
+        later = [e for e in _sound(data[good:]) if e["event"] in _REPLAYABLE]
         aside = self._copy_aside(data)
-        self._replace([*(kept or [self._header]), *results])
+        self._replace([*(kept or [self._header]), *later])
         _warn(
             f"The journal {self._path} is damaged in line {num_good + 1}. It is kept as "
             f"{aside.name}; the study goes on from the {num_good} lines before and "
-            f"{len(results)} results after the damage."
+            f"{len(later)} after the damage that are sound."
         )
 
     def _copy_aside(self, data: bytes) -> pathlib.Path:

@@ -56,6 +56,7 @@ class Study:
         lease_s: float = DAY_S,
         recover: bool = False,
         noisy: bool = False,
+        exclusive: bool = False,
     ):
         """Opens a study, or starts one.
 
@@ -71,6 +72,9 @@ class Study:
             recover: Go on from the sound part of a damaged journal, keeping the damaged
                 file under another name.
             noisy: Whether a point may be told more than once with different values.
+            exclusive: Whether the caller sees to it that no other process uses the
+                journal. Then whatever another process was handed is lost, also if it
+                ran on another host, and is handed out again at once.
 
         Raises:
             ValueError: If a setting is out of range, or differs from the journal's.
@@ -92,6 +96,7 @@ class Study:
         self._num_initial = _checked_int("num_initial", num_initial, 0)
         self._lease_s = lease_s
         self._noisy = bool(noisy)
+        self._exclusive = bool(exclusive)
         header = {
             "num_variables": self._num_variables,
             "seed": self._seed,
@@ -283,6 +288,8 @@ class Study:
             return False
         assert trial.worker is not None
         assert trial.asked_at is not None
+        if self._exclusive and trial.worker != worker.this_worker():
+            return True
         return now - trial.asked_at > self._lease_s or worker.is_dead(trial.worker)
 
     def _new_points(

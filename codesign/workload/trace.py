@@ -27,7 +27,7 @@ def trace(fn: Callable, *args: Any) -> Workload:
 
     Raises:
         ValueError: If no matrix op is found, a convolution is not in NHWC / HWIO order,
-            an op sees a batch other than 1, or a matrix op stands inside a loop.
+            an op sees a batch other than 1, or a layer stands inside a loop.
     """
     closed = jax.make_jaxpr(fn)(*args)
     tracer = _Tracer()
@@ -104,10 +104,10 @@ class _Tracer:
                 ]
         if name == "add" and all(inputs) and shapes[0] == shapes[1] == output:
             return [self._record("add", path, output, output, (), merged)]
-        if name in _CONTROL_FLOW and _holds_matrix_op(eqn.params):
+        if name in _CONTROL_FLOW and _holds_op(eqn.params):
             raise ValueError(
-                f"The `{name}` at {path!r} holds convolutions or matrix products, whose "
-                "number of runs is not counted; write the loop in Python."
+                f"The `{name}` at {path!r} holds layers, whose number of runs is not "
+                "counted; write the loop in Python."
             )
         inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
         if inner is None:
@@ -160,15 +160,19 @@ _CONTROL_FLOW = ("scan", "while", "cond")
 _MATRIX_PRIMITIVES = ("conv_general_dilated", "dot_general")
 
 
-def _holds_matrix_op(params: dict[str, Any]) -> bool:
-    """Whether a convolution or matrix product stands anywhere inside an equation."""
+def _holds_op(params: dict[str, Any]) -> bool:
+    """Whether a layer stands anywhere inside an equation: a matrix op or a named one."""
 
     def is_jaxpr(value):
         return hasattr(value, "eqns")
 
     for value in jax.tree.leaves(list(params.values()), is_leaf=is_jaxpr):
         for eqn in getattr(value, "eqns", ()):
-            if eqn.primitive.name in _MATRIX_PRIMITIVES or _holds_matrix_op(eqn.params):
+            name = eqn.params.get("name", "")
+            is_named = name == "relu" or parse_name(name) is not None
+            if eqn.primitive.name in _MATRIX_PRIMITIVES or is_named:
+                return True
+            if _holds_op(eqn.params):
                 return True
     return False
 

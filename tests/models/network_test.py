@@ -197,7 +197,7 @@ def test_image_sizes(size):
     ("name", "settings", "match"),
     [
         ("vgg12", {}, r"`network` \(='vgg12'\) must be one of.*vgg11"),
-        ("vgg11", {"width": 0.0}, "`width` must be positive, got 0.0"),
+        ("vgg11", {"width": 0.0}, "`width` must be positive and finite, got 0.0"),
         ("vgg11", {"width": -1.0}, "`width` must be positive"),
         ("vgg11", {"initialisation": "he"}, "`initialisation`.*'he'.*kaiming"),
         ("vgg11", {"image_shape": (4, 4, 3)}, "`image_shape`.*at least 8"),
@@ -207,6 +207,17 @@ def test_image_sizes(size):
 def test_refuses(name, settings, match):
     with pytest.raises(ValueError, match=match):
         models.create(name, **settings)
+
+
+@pytest.mark.parametrize("length", [1, 7, 9])
+def test_a_mask_of_the_wrong_length_is_refused(length):
+    network = _network()
+    variables = jax.eval_shape(network.init, jax.random.key(0))
+    with pytest.raises(ValueError, match=rf"\({length},\).*8 batch-norm sites"):
+        network.apply(variables, _images(network), jnp.ones(length), train=False)
+    layer = models.MaskedBatchNorm(site=length)
+    with pytest.raises(ValueError, match=f"`site` {length}"):
+        layer.init(jax.random.key(0), jnp.ones((2, 3)), jnp.ones(length), train=True)
 
 
 def test_mask_refuses_a_site_that_does_not_exist():

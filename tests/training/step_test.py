@@ -16,7 +16,8 @@ from codesign.training.step import make_step
 
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18"])
-def test_the_co_jitted_step_lowers_for_tpu_and_cuda(name):
+def test_the_co_jitted_step_lowers_for_tpu_and_cuda(name, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")  # their convolution
     network = models.create(name, width=0.25)
     ops = workload.trace(*network.trace_args())
     optimizer = make_optimizer(TrainConfig(), 10)
@@ -37,3 +38,4 @@ def test_the_co_jitted_step_lowers_for_tpu_and_cuda(name):
     design = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), design)
     exported = export.export(step, platforms=["tpu", "cuda"])(state, batch, design)
     assert exported.platforms == ("tpu", "cuda")
+    assert "stablehlo.convolution" in exported.mlir_module()

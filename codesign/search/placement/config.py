@@ -1,6 +1,7 @@
 """Settings of a placement search, and the presets."""
 
 import dataclasses
+import math
 import re
 
 from codesign import data, models
@@ -24,7 +25,8 @@ class PlacementConfig:
         train: Hyperparameters of every run.
         num_evaluations: Placements trained in the search, All-BN, No-BN and
             `num_initial` random ones included.
-        num_initial: Random placements before the surrogate proposes.
+        num_initial: Random placements before the surrogate proposes; at most half of
+            those that follow All-BN and No-BN.
         sparsity_penalty: Lambda: accuracy that one more batch norm must be worth.
         num_reram_tiers, num_gpu_tiers: R and G of the stack.
         num_seeds: Runs behind each accuracy of the final table.
@@ -50,6 +52,11 @@ class PlacementConfig:
     num_seeds: int = 3
     checkpoint_every_s: float = 10.0
 
+    @property
+    def num_random(self) -> int:
+        """Random placements of the search."""
+        return min(self.num_initial, (self.num_evaluations - 2) // 2)
+
     def checked(self) -> "PlacementConfig":
         """Validates what needs no data; returns self.
 
@@ -64,11 +71,17 @@ class PlacementConfig:
                 f"`num_evaluations` (={self.num_evaluations}) must be at least 3: "
                 "All-BN, No-BN and one candidate."
             )
+        if not 0 <= self.seed <= 2**32 - self.num_seeds:
+            raise ValueError(
+                f"`seed` must lie in 0..2**32 - `num_seeds`, got {self.seed}; runs "
+                "take the seeds that follow it."
+            )
         if self.num_initial < 0:
             raise ValueError(f"`num_initial` must be >= 0, got {self.num_initial}.")
-        if not self.sparsity_penalty >= 0:
+        if not 0 <= self.sparsity_penalty < math.inf:
             raise ValueError(
-                f"`sparsity_penalty` (lambda) must be >= 0, got {self.sparsity_penalty}."
+                "`sparsity_penalty` (lambda) must be >= 0 and finite, got "
+                f"{self.sparsity_penalty}."
             )
         if not self.networks:
             raise ValueError(f"`networks` is empty; name some of {models.NETWORKS}.")

@@ -24,6 +24,7 @@ class Row:
     test: tuple[float, ...]
     history: tuple[float, ...]  # validation accuracy after each epoch, first seed
     cost: Cost
+    training_time_s: float  # of the whole run on the stack, by its model
 
     @property
     def period_s(self) -> float:
@@ -61,8 +62,13 @@ class Outcome:
     trials: list[Trial]
     on_front: np.ndarray  # [num told] of bool
     rows: dict[str, Row]
-    confirmed: bool  # whether `bo_n` stayed within tolerance over all seeds
+    doubt: str  # why `bo_n` is All-BN: no other placement was confirmed; else empty
     num_step_traces: int
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether a placement with fewer norms stayed within tolerance over all seeds."""
+        return not self.doubt
 
     @property
     def ended(self) -> list[Trial]:
@@ -76,7 +82,7 @@ class Outcome:
 
     def estimate(self, mask: np.ndarray, spec: ReramGpuSpec | None = None) -> Cost:
         """Exact cost of one image's share of a batch on the stack, or on another."""
-        return cost_per_image(spec or self.spec, self.ops, mask)
+        return stack_cost(spec or self.spec, self.ops, mask)
 
 
 def found_status(trial: Trial) -> str:
@@ -84,12 +90,12 @@ def found_status(trial: Trial) -> str:
     return trial.metrics.get("status", "diverged")
 
 
-def cost_per_image(spec: ReramGpuSpec, ops: Workload, mask: np.ndarray) -> Cost:
-    """Exact cost of one training image: that of a batch of one.
-
-    `period_s` does not depend on the batch; `energy_j` is proportional to it.
-    """
-    return _estimate(spec, ops.masked(jnp.asarray(mask, jnp.float32)), batch_size=1)
+def stack_cost(
+    spec: ReramGpuSpec, ops: Workload, mask: np.ndarray, *, batch_size: int = 1
+) -> Cost:
+    """Exact cost of a placement; by default of a batch of one, so energy is per image."""
+    masked = ops.masked(jnp.asarray(mask, jnp.float32))
+    return _estimate(spec, masked, batch_size=batch_size)
 
 
 def period_and_energy(cost: Cost) -> tuple[float, float]:

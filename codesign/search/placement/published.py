@@ -81,10 +81,10 @@ def quantities() -> list[Quantity]:
             "published.speedup_over_gpu[max]",
             max(_speedups(fitted, efficiency=0.5).values()),
             "",
-            kind="assumed",
+            kind="fitted",
             paper=15.0,
             source="Fig. 14",
-            note="Titan Xp at half its peak, assumed; the report has the curve",
+            note=f"{fit_note}; Titan Xp at half its peak, assumed: see the curve",
         )
     )
     gpu = {case.name: _gpu_period(case.full, 0.5) for case in cases}
@@ -96,7 +96,7 @@ def quantities() -> list[Quantity]:
             "published.gpu_time_ratio[vgg19/vgg11]",
             gpu["vgg19"] / gpu["vgg11"],
             "",
-            kind="derived",
+            kind="assumed",
             paper=2.0,
             source="Section I",
             note="roofline at half the peak of a Titan Xp",
@@ -105,7 +105,7 @@ def quantities() -> list[Quantity]:
             "published.gpu_period_cut",
             float(np.mean(gpu_cut)),
             "",
-            kind="derived",
+            kind="assumed",
             paper=0.0,
             source="Fig. 14",
             note="the paper sees none; batch norm is memory-bound, so a roofline does",

@@ -1,5 +1,6 @@
 """Writes what a placement search found: results.json, figures and one HTML page."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -51,6 +52,8 @@ def write(
         notes += _warnings(outcome)
         quantities += outcome_quantities(config, outcome, several=len(outcomes) > 1)
         _print(table)
+    if len(outcomes) > 1:
+        quantities += _over_networks(quantities, outcomes)
     quantities += published.quantities()
     sections.append(
         Section(
@@ -95,11 +98,7 @@ def summary(config: PlacementConfig, outcome: Outcome) -> str:
     all_bn, bo_n = outcome.rows["all_bn"], outcome.rows["bo_n"]
     name = f"{outcome.network_name} on {config.dataset}"
     if not outcome.confirmed:
-        return (
-            f"{name}: no placement with fewer batch norms stayed within 1 point of "
-            f"All-BN over {config.num_seeds} seeds in {config.num_evaluations} "
-            "evaluations; try more evaluations or a smaller lambda."
-        )
+        return f"{name}: no placement with fewer batch norms: {outcome.doubt}."
     kept = int(bo_n.mask.sum())
     cut = 1 - bo_n.period_s / all_bn.period_s
     energy = 1 - bo_n.energy_j / all_bn.energy_j
@@ -125,13 +124,15 @@ def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
             Column("ReRAM stage", "s", "si"),
             Column("GPU stage", "s", "si"),
             Column("Period", "s", "si"),
+            Column("Training", "s", "si"),
             Column("Energy/image", "J", "si"),
             Column("GPU work", format="percent"),
         ],
         footnotes=[
             f"Test accuracy: mean and standard error over {config.num_seeds} seeds.",
             "ReRAM stage: the slowest conv or dense layer. GPU stage: batch norm. "
-            "Period: between two images in the full pipeline, the longer of the two.",
+            "Period: between two images in the full pipeline, the longer of the two. "
+            f"Training: {config.train.epochs} epochs on the stack.",
             "GPU work: batch-norm elements, All-BN being 100 %. Hardware numbers are "
             "exact model values at the sourced prior; none is fitted.",
         ],
@@ -147,6 +148,7 @@ def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
             float(parts["slowest_conv_s"]),
             float(parts["slowest_bn_s"]),
             row.period_s,
+            row.training_time_s,
             row.energy_j,
             _gpu_work(row) / work,
             style="highlight" if key == "bo_n" else "",
@@ -212,6 +214,10 @@ def outcome_quantities(
                 note="exact model at the sourced prior",
             ),
             Quantity(
+                f"training_time_s{index}", row.training_time_s, "s", kind="assumed",
+                note="on the stack; exact model at the sourced prior",
+            ),
+            Quantity(
                 f"energy_j{index}", row.energy_j, "J", kind="assumed",
                 note="per image; exact model at the sourced prior",
             ),
@@ -247,6 +253,37 @@ def outcome_quantities(
         ),
         Quantity(f"confirmed{tail}", outcome.confirmed, "", kind="measured"),
     ]  # fmt: skip
+    return found
+
+
+def _over_networks(
+    quantities: list[Quantity], outcomes: list[Outcome]
+) -> list[Quantity]:
+    """The same names without a network: means, totals of counts, the most traces."""
+    groups: dict[str, list[Quantity]] = {}
+    for quantity in quantities:
+        base = quantity.name
+        for outcome in outcomes:
+            name = outcome.network_name
+            base = base.replace(f",{name}]", "]").replace(f"[{name}]", "")
+        groups.setdefault(base, []).append(quantity)
+    found = []
+    for name, group in groups.items():
+        values = [q.value for q in group if q.value is not None]
+        if name == "train_step_traces":
+            value, note = max(values), "most of any network"
+        elif name in ("num_evaluations", "num_failed"):
+            value, note = sum(values), "sum over networks"
+        elif name == "confirmed":
+            value, note = all(values), "all networks"
+        else:
+            value = float(np.mean(values)) if values else None
+            note = f"mean of {len(values)} networks"
+        found.append(
+            dataclasses.replace(
+                group[0], name=name, value=value, note=f"{note}; {group[0].note}"
+            )
+        )
     return found
 
 
@@ -286,7 +323,7 @@ def _warnings(outcome: Outcome) -> list[str | Table]:
             table.add(report.format_mask(trial.x), trial.reason)
         notes.append(table)
     if not outcome.confirmed:
-        notes.append(f"{outcome.network_name}: no placement but All-BN was confirmed.")
+        notes.append(f"{outcome.network_name}: {outcome.doubt}.")
     return notes
 
 

@@ -7,6 +7,7 @@ import pathlib
 import time
 from typing import Any
 
+import filelock
 import jax
 
 from codesign import data, models, workload
@@ -35,7 +36,6 @@ def check_workdir(config: PlacementConfig, workdir: pathlib.Path) -> None:
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(wanted, indent=2) + "\n")
         return
     try:
@@ -65,13 +65,17 @@ class Experiment:
     config: PlacementConfig
     workdir: pathlib.Path
     searches: tuple[PlacementSearch, ...]
+    lock: filelock.BaseFileLock  # held from `prepare` until `run` returns
 
     def run(self) -> list[Outcome]:
         """Searches every network, then writes and prints what was found."""
         start = time.monotonic()
-        outcomes = [search.run() for search in self.searches]
-        wall_s = time.monotonic() - start
-        report.write(self.config, outcomes, workdir=self.workdir, wall_s=wall_s)
+        try:
+            outcomes = [search.run() for search in self.searches]
+            wall_s = time.monotonic() - start
+            report.write(self.config, outcomes, workdir=self.workdir, wall_s=wall_s)
+        finally:
+            self.lock.release()
         return outcomes
 
 
@@ -82,8 +86,8 @@ def prepare(
 
     Raises:
         ValueError: For a setting out of range, a stack that cannot hold a network, a
-            damaged or unfit data file, or a workdir made with other settings.
-        FileNotFoundError: For data that are not there.
+            damaged or unfit data file, or a workdir made with other settings or in use.
+        OSError: For data or a workdir that cannot be read or written.
     """
     workdir = pathlib.Path(workdir)
     config.checked()
@@ -100,6 +104,12 @@ def prepare(
     traced = {n: workload.trace(*net.trace_args()) for n, net in networks.items()}
     for name, ops in traced.items():
         check_capacity(spec, ops, name)
+        num_placements = 2 ** networks[name].num_sites
+        if config.num_evaluations > num_placements:
+            raise ValueError(
+                f"`num_evaluations` (={config.num_evaluations}) must be at most "
+                f"{num_placements}, the placements of {name!r}."
+            )
     trainers = {
         name: Trainer(
             network,
@@ -111,20 +121,25 @@ def prepare(
         )
         for name, network in networks.items()
     }
-    check_workdir(config, workdir)
-    several = len(config.networks) > 1
-    searches = tuple(
-        PlacementSearch(
-            config,
-            name,
-            trainer,
-            traced[name],
-            spec,
-            workdir / name if several else workdir,
+    lock = _lock(workdir)
+    try:
+        check_workdir(config, workdir)
+        several = len(config.networks) > 1
+        searches = tuple(
+            PlacementSearch(
+                config,
+                name,
+                trainer,
+                traced[name],
+                spec,
+                workdir / name if several else workdir,
+            )
+            for name, trainer in trainers.items()
         )
-        for name, trainer in trainers.items()
-    )
-    return Experiment(config, workdir, searches)
+    except BaseException:
+        lock.release()
+        raise
+    return Experiment(config, workdir, searches, lock)
 
 
 def run(
@@ -146,6 +161,20 @@ def run(
         ValueError, FileNotFoundError: As `prepare`, before any training.
     """
     return prepare(config, workdir=workdir, data_dir=data_dir).run()
+
+
+def _lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
+    """Keeps a second process out of `workdir`; a process that ends lets go of it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(workdir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"`workdir` (={workdir}) is in use by another process; wait for it, or use "
+            "another `workdir`."
+        ) from error
+    return lock
 
 
 def _network(config: PlacementConfig, name: str, dataset: Dataset) -> Network:
