@@ -2,13 +2,13 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from codesign.hardware.cost import Cost
 from codesign.hardware.parts import allocation
 from codesign.hardware.parts.crossbar import CrossbarSpec, num_crossbars
+from codesign.hardware.spec import checked_leaves
 from codesign.numerics.relax import EXACT, Relax
 from codesign.types import Array, Scalar
 from codesign.workload.graph import MATRIX_KINDS, Workload
@@ -36,7 +36,7 @@ class ReramGpuSpec:
         """Validates concrete values; returns float32 leaves.
 
         Raises:
-            ValueError: If R or G is below 1, R + G exceeds 4, or a rate is not positive.
+            ValueError: If R or G is below 1, R + G exceeds 4, or a leaf is out of range.
         """
         tiers = {"R": self.num_reram_tiers, "G": self.num_gpu_tiers}
         for name, count in tiers.items():
@@ -50,15 +50,7 @@ class ReramGpuSpec:
                 f"`R` + `G` (={tiers['R']} + {tiers['G']}) must not exceed {MAX_TIERS} "
                 "tiers, which is what stays below 100 C; use 3R1G or 2R2G."
             )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
-            if not leaf > 0:
-                name = jax.tree_util.keystr(path)
-                raise ValueError(f"`spec{name}` must be positive, got {leaf}.")
-        if self.gpu_utilisation > 1:
-            raise ValueError(
-                f"`gpu_utilisation` must lie in (0, 1], got {self.gpu_utilisation}."
-            )
-        return jax.tree.map(jnp.float32, self)
+        return checked_leaves(self)
 
 
 def estimate(

@@ -1,10 +1,10 @@
 """A GPU as a roofline: each op takes the longer of its arithmetic and its traffic."""
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from codesign.hardware.cost import Cost
+from codesign.hardware.spec import checked_leaves
 from codesign.numerics.relax import EXACT, Relax
 from codesign.types import Scalar
 from codesign.workload.graph import MATRIX_KINDS, Workload
@@ -27,18 +27,8 @@ class RooflineSpec:
     value_bits: int = struct.field(pytree_node=False, default=32)
 
     def checked(self) -> "RooflineSpec":
-        """Validates concrete values; returns float32 leaves.
-
-        Raises:
-            ValueError: If a leaf is not positive, or an efficiency exceeds 1.
-        """
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self):
-            name = jax.tree_util.keystr(path)
-            if not leaf > 0 or ("efficiency" in name and leaf > 1):
-                raise ValueError(
-                    f"`spec{name}` must be positive, efficiencies at most 1, got {leaf}."
-                )
-        return jax.tree.map(jnp.float32, self)
+        """Validates concrete values; returns float32 leaves, as `checked_leaves`."""
+        return checked_leaves(self)
 
 
 def estimate(

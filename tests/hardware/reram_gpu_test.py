@@ -186,6 +186,23 @@ def test_dedicated_tiles_by_hand():
     assert not reram_gpu.estimate(spec, _ops("resnet18")[1]).feasible
 
 
+def test_a_strided_first_layer_counts_its_own_windows_only():
+    # 16x16 images, stride 2: 64 windows forward, and no error to send back to the 256
+    # positions of the image. Its 1 x 1 crossbars fit 13824 times, so one step is left.
+    def net(x, kernel, w):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=numbers
+        )
+        return x.reshape(1, -1) @ w
+
+    shapes = ((1, 16, 16, 3), (3, 3, 3, 16), (1024, 10))
+    ops = workload.trace(net, *(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+    cost = reram_gpu.estimate(catalogue.deeptrain(1, 1), ops)
+    np.testing.assert_array_equal(cost.breakdown["copies"], [64, 1])
+    assert float(cost.breakdown["slowest_conv_s"]) == pytest.approx(1.6e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_replication_is_the_best_there_is(data):
