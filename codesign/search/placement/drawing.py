@@ -18,10 +18,11 @@ _SHOWN_BELOW = 0.15  # accuracies so far below All-BN stand at the edge of a fro
 
 
 def draw(
-    outcome: Outcome, workdir: pathlib.Path, prefix: str = ""
+    outcome: Outcome, workdir: pathlib.Path, prefix: str, *, effect: float
 ) -> list[tuple[str, str]]:
     """Saves the figures as PNG; returns their file names with captions.
 
+    A site is included where a batch norm changes the accuracy by more than `effect`.
     Those that need an accuracy are left out when every candidate failed.
     """
     drawn: list[tuple[str, Figure, str]] = []
@@ -56,9 +57,9 @@ def draw(
         drawn += [
             (
                 "inclusion",
-                _inclusion(outcome),
+                _inclusion(outcome, effect),
                 "Posterior probability that a batch norm at a site changes the accuracy "
-                "by more than a tenth of the spread seen, and what it costs.",
+                f"by more than {effect:.2%}, and what it costs.",
             ),
             (
                 "training_curves",
@@ -124,7 +125,7 @@ def _stages(outcome: Outcome) -> Figure:
     )
 
 
-def _inclusion(outcome: Outcome) -> Figure:
+def _inclusion(outcome: Outcome, effect: float) -> Figure:
     mask = outcome.rows["bo_n"].mask
     norms = outcome.ops.select("norm")
     elements = dict(zip(norms.sites, np.array(norms.elements), strict=True))
@@ -136,7 +137,7 @@ def _inclusion(outcome: Outcome) -> Figure:
         num_samples=250,
     )
     return figures.inclusion_probability(
-        list(posterior.site_inclusion()),
+        list(posterior.site_inclusion(effect)),
         list(mask),
         [f"C{site + 1}" for site in range(len(mask))],
         elements=[float(elements[site]) for site in range(len(mask))],

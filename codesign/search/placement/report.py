@@ -21,6 +21,7 @@ from codesign.search.placement import drawing, published
 from codesign.search.placement.config import PlacementConfig
 from codesign.search.placement.drawing import LABELS
 from codesign.search.placement.outcome import Outcome, Row, found_status, standard_error
+from codesign.search.placement.search import TOLERANCE
 
 
 def write(
@@ -36,7 +37,9 @@ def write(
     for outcome in outcomes:
         prefix = f"{outcome.network_name}_" if len(outcomes) > 1 else ""
         table = comparison_table(config, outcome)
-        drawn = drawing.draw(outcome, workdir, prefix)
+        drawn = drawing.draw(
+            outcome, workdir, prefix, effect=config.sparsity_penalty or TOLERANCE
+        )
         images += [path for path, _ in drawn]
         sections.append(
             Section(
