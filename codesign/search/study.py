@@ -72,9 +72,9 @@ class Study:
             recover: Go on from the sound part of a damaged journal, keeping the damaged
                 file under another name.
             noisy: Whether a point may be told more than once with different values.
-            exclusive: Whether the caller sees to it that no other process uses the
-                journal. Then whatever another process was handed is lost, also if it
-                ran on another host, and is handed out again at once.
+            exclusive: Whether the caller sees to it that nobody else uses the journal.
+                Then every trial that is under way when it is opened is lost, wherever
+                it ran, this process included, and is handed out again at once.
 
         Raises:
             ValueError: If a setting is out of range, or differs from the journal's.
@@ -96,7 +96,6 @@ class Study:
         self._num_initial = _checked_int("num_initial", num_initial, 0)
         self._lease_s = lease_s
         self._noisy = bool(noisy)
-        self._exclusive = bool(exclusive)
         header = {
             "num_variables": self._num_variables,
             "seed": self._seed,
@@ -110,6 +109,10 @@ class Study:
             if journal is None
             else FileJournal(journal, header, recover=recover)
         )
+        self._orphans: set[str] = set()  # under way when an exclusive study was opened
+        if exclusive:
+            running = (t for t in self.trials if t.status == "running")
+            self._orphans = {points.encode(trial.x) for trial in running}
 
     @property
     def num_variables(self) -> int:
@@ -184,6 +187,7 @@ class Study:
             self._append(
                 *({**lease, "x": points.encode(x), "origin": o} for x, o in chosen)
             )
+        self._orphans -= {points.encode(x) for x, _ in chosen}
         return np.stack([x for x, _ in chosen])
 
     def tell(
@@ -288,7 +292,7 @@ class Study:
             return False
         assert trial.worker is not None
         assert trial.asked_at is not None
-        if self._exclusive and trial.worker != worker.this_worker():
+        if points.encode(trial.x) in self._orphans:
             return True
         return now - trial.asked_at > self._lease_s or worker.is_dead(trial.worker)
 

@@ -16,7 +16,7 @@ import pytest
 from codesign.report import Results
 from codesign.search import placement
 from codesign.search.placement.search import is_confirmed
-from codesign.training import TrainConfig
+from codesign.training import TrainConfig, Trainer
 
 _TINY = dataclasses.replace(
     placement.PRESETS["smoke"],
@@ -38,7 +38,7 @@ _QUANTITIES = {
 _SCRIPT = """
 import dataclasses, json, pathlib, sys
 from codesign.search import placement
-from codesign.training import TrainConfig
+from codesign.training import TrainConfig, Trainer
 workdir = pathlib.Path(sys.argv[1])
 settings = json.loads(sys.argv[2])
 settings["train"] = TrainConfig(**settings["train"])
@@ -259,6 +259,24 @@ def test_confirmed_within_a_point_or_two_standard_errors():
     assert not is_confirmed(lucky, _row(0.98, 0.98, 0.98))
     survivor = _row(0.98, statuses=("trained", "diverged", "diverged"))
     assert not is_confirmed(survivor, _row(0.98, 0.98, 0.98))
+
+
+def test_an_interrupted_cell_goes_on_in_the_same_process(
+    finished, tmp_path, monkeypatch
+):
+    class _Interrupt(BaseException):
+        pass
+
+    def interrupted(*args, **kwargs):
+        raise _Interrupt
+
+    # As a notebook whose cell is stopped while All-BN trains, and run again.
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", interrupted)
+        with pytest.raises(_Interrupt):
+            placement.run(_TINY, workdir=tmp_path)
+    placement.run(_TINY, workdir=tmp_path)
+    assert _values(tmp_path) == _values(finished[0])
 
 
 def test_a_workdir_has_one_user_at_a_time(tmp_path):

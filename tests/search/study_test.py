@@ -452,3 +452,17 @@ def test_finds_the_optimum_of_a_planted_sparse_quadratic(num_variables, most):
             study.tell(x, planted(x))
         hits += np.array_equal(study.best.x, best)
     assert hits >= 4
+
+
+def test_an_exclusive_study_takes_back_what_was_under_way_when_it_opens(tmp_path):
+    path = tmp_path / "study.jsonl"
+    first = Study(num_variables=6, journal=path, seed=1)
+    asked = first.ask(2)
+    # This process still lives and holds both, so an ordinary study leaves them to it.
+    shared = Study(num_variables=6, journal=path, seed=1)
+    assert not any(np.array_equal(x, shared.ask()[0]) for x in asked)
+    alone = Study(num_variables=6, journal=path, seed=1, exclusive=True)
+    again = alone.ask(3)
+    np.testing.assert_array_equal(again[:2], asked)
+    # Handed out once more, they are not lost a second time.
+    assert not any(np.array_equal(alone.ask()[0], x) for x in again)
