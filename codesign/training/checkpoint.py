@@ -61,7 +61,8 @@ class CheckpointStore:
         scratch.mkdir(parents=True)
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(scratch / _STATE, state)
-        (scratch / _META).write_text(json.dumps(meta))
+        content = {"arrays": _signature(state), "meta": meta}
+        (scratch / _META).write_text(json.dumps(content))
         _write_manifest(scratch)
         for path in (*_files(scratch), scratch / _MANIFEST, scratch):
             _fsync(path)
@@ -87,16 +88,17 @@ class CheckpointStore:
             if not _is_sound(path):
                 self._set_aside(path)
                 continue
-            template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-            try:
-                with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-                    state = checkpointer.restore(path / _STATE, template)
-            except (KeyError, TypeError, ValueError) as error:
+            content = json.loads((path / _META).read_text())
+            # Asked for other shapes, orbax leaves reads behind that fail much later.
+            if content["arrays"] != _signature(like):
                 raise ValueError(
                     f"The checkpoint {path} is sound but holds another model or "
                     "optimiser than this run's; use another `workdir`."
-                ) from error
-            return state, json.loads((path / _META).read_text())
+                )
+            template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+                state = checkpointer.restore(path / _STATE, template)
+            return state, content["meta"]
         return None
 
     def clear(self) -> None:
@@ -117,6 +119,14 @@ class CheckpointStore:
         )
         logging.error(message)
         warnings.warn(message, CheckpointDamagedWarning, stacklevel=3)
+
+
+def _signature(state: PyTree) -> list[str]:
+    """Name, type and shape of every array, in order."""
+    return [
+        f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
 
 
 @contextlib.contextmanager
