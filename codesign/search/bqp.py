@@ -1,10 +1,13 @@
 """Binary quadratic programmes: minimise x'Ax + b'x over x in {0, 1}^C."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from codesign.search import cpu, points, sdp
 
 MAX_EXACT_VARIABLES = 20  # 2^20 values, 8 MiB
 
@@ -17,7 +20,8 @@ class BqpResult:
         x: `[C]` int8 of 0 and 1.
         value: x'Ax + b'x.
         bound: A lower bound on the value of every point that was not excluded; equal to
-            `value` where the method is exact.
+            `value` where the method is exact. That of "sdp" holds for excluded points
+            too.
         method: The method that found it.
     """
 
@@ -25,6 +29,11 @@ class BqpResult:
     value: float
     bound: float
     method: str
+
+    @property
+    def gap(self) -> float:
+        """How much lower the minimum may be, at least 0."""
+        return self.value - self.bound
 
 
 def solve(
@@ -43,53 +52,120 @@ def solve(
     which is one rank-C/2 matrix product. Of points whose computed values are equal, the
     lexicographically least wins ("0011" before "0100").
 
+    "sdp" bounds the minimum by the semidefinite relaxation, solved low-rank (Burer &
+    Monteiro, 2003; see `sdp`),
+
+        bound = sum(y) + (C + 1) lambda_min(Q - Diag(y)) + constant,                 (2)
+
+    which holds whatever y is, less a margin for rounding errors, so that it is never above
+    the minimum. The point is the best of 192 that were rounded from the relaxation by
+    random hyperplanes (Goemans & Williamson, 1995) and 64 random ones, after flipping one
+    entry at a time for as long as that helps. If it is excluded, the best point that is
+    not is taken of the 256, of their neighbours at distance 1, and of its own at distance
+    2; if those are all excluded, a free point near it. The same input gives the
+    same output; the first call for a C compiles.
+
     Args:
         quadratic: A, `[C, C]`; need not be symmetric, and its diagonal counts as linear.
         linear: b, `[C]`.
-        method: "exact", or "auto": the best method for this C.
+        method: "exact", for C of at most 20, "sdp", or "auto": "exact" where it can.
         exclude: `[K, C]` points of 0 and 1 that may not be returned, or None.
 
     Returns:
-        The minimiser, its value and a lower bound.
+        The best point found, its value and a lower bound.
 
     Raises:
         ValueError: If shapes disagree, an entry is not finite, an excluded point is not
-            binary, every point is excluded, or no method takes so many variables.
+            binary, every point is excluded, or the method does not take so many
+            variables.
     """
-    a = np.asarray(quadratic, np.float64)
     b = np.asarray(linear, np.float64)
     if b.ndim != 1 or b.size == 0:
         raise ValueError(
             f"`linear` must be a vector [C] with C > 0, got shape {b.shape}."
         )
+    a = np.asarray(quadratic, np.float64)
     if a.shape != (b.size, b.size):
         raise ValueError(
             f"`quadratic` must be [C, C] with C = {b.size}, the length of `linear`, got "
             f"shape {a.shape}."
         )
+    return _solve(a[None, :, :], b[None, :], method, exclude)[0]
+
+
+def solve_many(
+    quadratics: ArrayLike,
+    linears: ArrayLike,
+    method: str = "auto",
+    *,
+    exclude: ArrayLike | None = None,
+) -> list[BqpResult]:
+    """Minimises each of S programmes; every result is what `solve` returns, bit for bit.
+
+    "sdp" has one compiled program per C, whatever S. It is run S times: solvers that
+    stop when they are done, vectorised, all take as long as the slowest together.
+
+    Args:
+        quadratics: A, `[S, C, C]`, such as those of S posterior draws.
+        linears: b, `[S, C]`.
+        method: As for `solve`.
+        exclude: `[K, C]` points that none may return, or None. Two results may be equal.
+
+    Returns:
+        S results.
+
+    Raises:
+        ValueError: As for `solve`.
+    """
+    b = np.asarray(linears, np.float64)
+    if b.ndim != 2 or b.shape[1] == 0:
+        raise ValueError(f"`linears` must be [S, C] with C > 0, got shape {b.shape}.")
+    a = np.asarray(quadratics, np.float64)
+    if a.shape != (*b.shape, b.shape[1]):
+        raise ValueError(
+            f"`quadratics` must be [S, C, C] with S, C = {b.shape}, the shape of "
+            f"`linears`, got shape {a.shape}."
+        )
+    return _solve(a, b, method, exclude, plural="s")
+
+
+def _solve(
+    a: np.ndarray,
+    b: np.ndarray,
+    method: str,
+    exclude: ArrayLike | None,
+    plural: str = "",
+) -> list[BqpResult]:
+    """Solves programmes of `[S, C, C]` and `[S, C]`."""
     for name, array in (("quadratic", a), ("linear", b)):
         if not np.all(np.isfinite(array)):
             raise ValueError(
-                f"`{name}` must be finite, got {array[~np.isfinite(array)][0]}; mend "
-                "the model that produced it."
+                f"`{name}{plural}` must be finite, got {array[~np.isfinite(array)][0]}; "
+                "mend the model that produced it."
             )
+    num_variables = b.shape[1]
     if method == "auto":
-        method = "exact"
+        method = "exact" if num_variables <= MAX_EXACT_VARIABLES else "sdp"
     if method not in _METHODS:
         raise ValueError(
             f"`method` must be 'auto' or one of {sorted(_METHODS)}, got {method!r}."
         )
-    forbidden = _checked_points(exclude, b.size)
-    x = _METHODS[method](a, b, forbidden)
-    value = float(x @ a @ x + b @ x)
-    return BqpResult(x.astype(np.int8), value, value, method)
+    forbidden = _checked_points(exclude, num_variables)
+    results = []
+    for (x, bound), a_s, b_s in zip(
+        _METHODS[method](a, b, forbidden), a, b, strict=True
+    ):
+        value = float(x @ a_s @ x + b_s @ x)
+        bound = value if bound is None else min(bound, value)
+        results.append(BqpResult(x.astype(np.int8), value, bound, method))
+    return results
 
 
-def _checked_points(points: ArrayLike | None, num_variables: int) -> np.ndarray:
-    """`points` as `[K, C]` int8."""
-    if points is None or np.size(points) == 0:
+def _checked_points(exclude: ArrayLike | None, num_variables: int) -> np.ndarray:
+    """`exclude` as `[K, C]` int8."""
+    if exclude is None or np.size(exclude) == 0:
         return np.zeros((0, num_variables), np.int8)
-    array = np.asarray(points)
+    array = np.asarray(exclude)
     if array.ndim != 2 or array.shape[1] != num_variables:
         raise ValueError(
             f"`exclude` must be [K, C] with C = {num_variables}, got shape {array.shape}."
@@ -99,17 +175,33 @@ def _checked_points(points: ArrayLike | None, num_variables: int) -> np.ndarray:
     return array.astype(np.int8)
 
 
-def _solve_exact(a: np.ndarray, b: np.ndarray, exclude: np.ndarray) -> np.ndarray:
-    """The minimiser `[C]` as float64, by enumeration."""
-    num_variables = b.size
+def _none_left(num_variables: int) -> ValueError:
+    return ValueError(
+        f"`exclude` holds all 2^{num_variables} points; there is none left to return."
+    )
+
+
+def _solve_exact(
+    a: np.ndarray, b: np.ndarray, exclude: np.ndarray
+) -> list[tuple[np.ndarray, None]]:
+    """The minimisers `[C]` as float64, by enumeration."""
+    num_variables = b.shape[1]
     if num_variables > MAX_EXACT_VARIABLES:
         raise ValueError(
             f"`linear` has C = {num_variables} variables and the exact method takes at "
-            f"most {MAX_EXACT_VARIABLES}; search over fewer variables, for instance by "
-            "tying neighbouring sites."
+            f'most {MAX_EXACT_VARIABLES}; take `method="sdp"`, which bounds how far its '
+            "point is from the minimum."
         )
+    return [
+        (_enumerate(a_s, b_s, exclude), None) for a_s, b_s in zip(a, b, strict=True)
+    ]
+
+
+def _enumerate(a: np.ndarray, b: np.ndarray, exclude: np.ndarray) -> np.ndarray:
+    num_variables = b.size
     half = num_variables // 2
-    u, v = _all_points(half), _all_points(num_variables - half)
+    u = points.all_points(half).astype(np.float64)
+    v = points.all_points(num_variables - half).astype(np.float64)
     value_u = np.sum((u @ a[:half, :half]) * u, axis=1) + u @ b[:half]
     value_v = np.sum((v @ a[half:, half:]) * v, axis=1) + v @ b[half:]
     cross = a[:half, half:] + a[half:, :half].T
@@ -121,18 +213,78 @@ def _solve_exact(a: np.ndarray, b: np.ndarray, exclude: np.ndarray) -> np.ndarra
     values[exclude @ weights] = np.inf
     index = int(np.argmin(values))
     if np.isinf(values[index]):
-        raise ValueError(
-            f"`exclude` holds all 2^{num_variables} points; there is none left to return."
-        )
+        raise _none_left(num_variables)
     return ((index & weights) > 0).astype(np.float64)
 
 
-def _all_points(num_variables: int) -> np.ndarray:
-    """`[2^n, n]` float64, in lexicographic order."""
-    index = np.arange(1 << num_variables)[:, None]
-    shifts = np.arange(num_variables - 1, -1, -1)[None, :]
-    return ((index >> shifts) & 1).astype(np.float64)
+def _solve_sdp(
+    a: np.ndarray, b: np.ndarray, exclude: np.ndarray
+) -> list[tuple[np.ndarray, float]]:
+    """Points `[C]` as float64 and lower bounds, by the semidefinite relaxation."""
+    size = np.maximum(np.abs(a).max(axis=(1, 2)), np.abs(b).max(axis=1))
+    exponent = np.frexp(size)[1]  # [S]; a power of two scales without rounding
+    scaled_a = np.ldexp(a, -exponent[:, None, None])
+    scaled_b = np.ldexp(b, -exponent[:, None])
+    with cpu.float64_on_cpu():
+        relaxed = [sdp.relax(*pair) for pair in zip(scaled_a, scaled_b, strict=True)]
+    return [
+        (
+            _best_allowed(a[s], b[s], np.asarray(optima).astype(np.int8), exclude),
+            float(np.ldexp(bound, exponent[s])),
+        )
+        for s, (bound, optima) in enumerate(relaxed)
+    ]
 
 
-_Method = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_METHODS: dict[str, _Method] = {"exact": _solve_exact}
+def _best_allowed(
+    a: np.ndarray, b: np.ndarray, optima: np.ndarray, exclude: np.ndarray
+) -> np.ndarray:
+    """The best point `[C]` that is not excluded, around local optima `[M, C]`."""
+    num_variables = b.size
+    excluded = {point.tobytes() for point in exclude}
+    optima = _by_value(a, b, optima)
+    best = optima[0]
+    near = [best] if best.tobytes() not in excluded else _neighbours(a, b, optima)
+    # The first K + 1 points at a distance, if there are so many, are not all excluded.
+    far = (
+        point
+        for distance in range(3, num_variables + 1)
+        for point in _by_value(
+            a, b, _at_distance(best, distance, most=len(excluded) + 1)
+        )
+    )
+    for point in itertools.chain(near, far):
+        if point.tobytes() not in excluded:
+            return point.astype(np.float64)
+    raise _none_left(num_variables)
+
+
+def _neighbours(a: np.ndarray, b: np.ndarray, optima: np.ndarray) -> np.ndarray:
+    """The optima, what is 1 away from any, and 2 away from the first, by value."""
+    eye = np.eye(b.size, dtype=np.int8)
+    single = (optima[:, None, :] ^ eye[None, :, :]).reshape(-1, b.size)
+    pairs = _at_distance(optima[0], 2)
+    return _by_value(a, b, np.concatenate([optima, single, pairs]))
+
+
+def _at_distance(x: np.ndarray, distance: int, most: int | None = None) -> np.ndarray:
+    """Points that differ from x `[C]` in so many entries, the first `most` of them."""
+    flips = itertools.combinations(range(x.size), distance)
+    index = np.array(list(itertools.islice(flips, most)), int).reshape(-1, distance)
+    found = np.tile(x, (len(index), 1))
+    found[np.arange(len(index))[:, None], index] ^= 1
+    return found
+
+
+def _by_value(a: np.ndarray, b: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """The candidates `[K, C]` sorted by value, and then lexicographically."""
+    x = candidates.astype(np.float64)
+    values = np.sum((x @ a) * x, axis=1) + x @ b
+    keys = np.packbits(candidates, axis=1).T[::-1]  # the last key counts most
+    return candidates[np.lexsort((*keys, values))]
+
+
+_Method = Callable[
+    [np.ndarray, np.ndarray, np.ndarray], Sequence[tuple[np.ndarray, float | None]]
+]
+_METHODS: dict[str, _Method] = {"exact": _solve_exact, "sdp": _solve_sdp}

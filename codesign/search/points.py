@@ -29,3 +29,10 @@ def encode(x: np.ndarray) -> str:
 def decode(text: str) -> np.ndarray:
     """The inverse of `encode`, `[C]` int8."""
     return np.array([int(character) for character in text], np.int8)
+
+
+def all_points(num_variables: int) -> np.ndarray:
+    """`[2^C, C]` int8: row i is i in binary, so the order is lexicographic."""
+    index = np.arange(1 << num_variables)[:, None]
+    shifts = np.arange(num_variables - 1, -1, -1)[None, :]
+    return ((index >> shifts) & 1).astype(np.int8)

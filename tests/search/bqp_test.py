@@ -86,8 +86,18 @@ def test_largest_size_with_a_known_answer():
         (np.zeros((2, 2)), np.zeros((2, 1)), {}, r"`linear` must be a vector"),
         (np.full((2, 2), np.nan), np.zeros(2), {}, r"`quadratic` must be finite.*nan"),
         (np.zeros((2, 2)), [0.0, np.inf], {}, r"`linear` must be finite.*inf"),
-        (np.zeros((21, 21)), np.zeros(21), {}, r"C = 21 .*at most 20"),
-        (np.zeros((2, 2)), np.zeros(2), {"method": "sdp"}, r"`method`.*exact.*sdp"),
+        (
+            np.zeros((21, 21)),
+            np.zeros(21),
+            {"method": "exact"},
+            r'`linear` has C = 21 .*at most 20; take `method="sdp"`',
+        ),
+        (
+            np.zeros((2, 2)),
+            np.zeros(2),
+            {"method": "lp"},
+            r"`method`.*exact.*sdp.*'lp'",
+        ),
         (np.zeros((2, 2)), np.zeros(2), {"exclude": [[0, 2]]}, r"`exclude`.*0 and 1"),
         (np.zeros((2, 2)), np.zeros(2), {"exclude": [[0, 0, 0]]}, r"`exclude`.*shape"),
         (np.zeros((2, 2)), np.zeros(2), {"exclude": [0, 1]}, r"`exclude`.*shape"),
@@ -96,3 +106,94 @@ def test_largest_size_with_a_known_answer():
 def test_rejects(quadratic, linear, kwargs, message):
     with pytest.raises(ValueError, match=message):
         bqp.solve(quadratic, linear, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("quadratics", "linears", "message"),
+    [
+        (np.zeros((3, 2, 2)), np.zeros(2), r"`linears` must be \[S, C\].*\(2,\)"),
+        (
+            np.zeros((3, 0, 0)),
+            np.zeros((3, 0)),
+            r"`linears` must be \[S, C\] with C > 0",
+        ),
+        (np.zeros((2, 2)), np.zeros((1, 2)), r"`quadratics` must be \[S, C, C\]"),
+        (np.zeros((2, 2, 2)), np.zeros((3, 2)), r"`quadratics`.*\(3, 2\).*\(2, 2, 2\)"),
+        (np.full((1, 2, 2), np.inf), np.zeros((1, 2)), r"`quadratics`.*finite.*inf"),
+        (np.zeros((1, 2, 2)), np.full((1, 2), np.nan), r"`linears`.*finite.*nan"),
+    ],
+)
+@pytest.mark.parametrize("method", ["exact", "sdp"])
+def test_batch_rejects(quadratics, linears, message, method):
+    with pytest.raises(ValueError, match=message):
+        bqp.solve_many(quadratics, linears, method)
+
+
+@pytest.mark.parametrize("method", ["exact", "sdp"])
+def test_batch_is_each_alone(method):
+    drawn = [_instance(5, seed) for seed in range(4)]
+    excluded = [[0, 1, 0, 1, 1], bqp.solve(*drawn[0]).x]
+    many = bqp.solve_many(*zip(*drawn, strict=True), method, exclude=excluded)
+    for (a, b), result in zip(drawn, many, strict=True):
+        alone = bqp.solve(a, b, method, exclude=excluded)
+        np.testing.assert_array_equal(result.x, alone.x)
+        assert (result.value, result.bound) == (alone.value, alone.bound)
+        assert result.method == method
+    assert bqp.solve_many(np.zeros((0, 3, 3)), np.zeros((0, 3)), method) == []
+
+
+def test_auto_is_exact_while_it_can_be():
+    for num_variables, method in ((1, "exact"), (20, "exact"), (21, "sdp")):
+        a, b = _instance(num_variables, 0)
+        assert bqp.solve(a, b).method == method
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from((1, 2, 5)), st.integers(0, 2**32 - 1), st.booleans())
+def test_sdp_exclusion_walks_through_all_points(num_variables, seed, constant):
+    a, b = _instance(num_variables, seed)
+    if constant:
+        a, b = 0 * a, 0 * b
+    x = _all_points(num_variables)
+    least = np.min(np.einsum("ni,ij,nj->n", x, a, x) + x @ b)
+    found = []
+    for _ in x:
+        result = bqp.solve(a, b, "sdp", exclude=found)
+        assert result.bound <= least + 1e-12  # that of all points
+        found.append(result.x)
+    assert len(np.unique(found, axis=0)) == len(x)
+    with pytest.raises(ValueError, match=r"`exclude` holds all 2\^\d+ points"):
+        bqp.solve(a, b, "sdp", exclude=found)
+
+
+def test_sdp_takes_the_next_best_point():
+    # Without interaction the second best flips the cheapest entry, here that of 0.25,
+    # and the third the next, of 0.5; the fourth flips both.
+    b = np.array([-3.0, 0.5, 2.0, -0.25, 4.0] + [-7.0] * 16)
+    a, found = np.zeros((21, 21)), []
+    for expected in (0.0, 0.25, 0.5, 0.75):
+        result = bqp.solve(a, b, exclude=found)
+        assert result.value == b[b < 0].sum() + expected
+        assert result.bound == pytest.approx(b[b < 0].sum(), abs=1e-6)
+        found.append(result.x)
+
+
+def test_sdp_looks_further_than_two_flips_where_it_must():
+    # One local optimum, 0; it and all 1 + 21 + 210 points around it are excluded.
+    eye = np.eye(21, dtype=int)
+    pairs = [eye[i] + eye[j] for i, j in itertools.combinations(range(21), 2)]
+    excluded = np.concatenate([np.zeros((1, 21), int), eye, pairs])
+    result = bqp.solve(np.zeros((21, 21)), np.ones(21), exclude=excluded)
+    assert result.value == 3.0
+    assert result.bound <= 0
+
+
+def test_sdp_finds_planted_point_of_many_variables():
+    # As above: (x - t)'Q(x - t) is least, 0, at t, and the relaxation is tight there.
+    rng = np.random.default_rng(5)
+    root = rng.normal(size=(40, 40))
+    q, t = root @ root.T + 40 * np.eye(40), rng.integers(0, 2, 40)
+    result = bqp.solve(q, -2 * q @ t)
+    np.testing.assert_array_equal(result.x, t)
+    assert result.value == pytest.approx(-t @ q @ t)
+    assert 0 <= result.gap < 1e-6 * abs(result.value)
