@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from numpyro.infer import MCMC
 
-from codesign.search import cpu, horseshoe
+from codesign.search import cpu, horseshoe, nuts
 from codesign.search import features as features_lib
 from codesign.types import Array
 
@@ -29,6 +29,7 @@ class Posterior:
         linear: `[S, C]`.
         pairwise: `[S, C, C]`, upper triangular with a zero diagonal.
         noise_sd: `[S]`, standard deviation of an observation around f.
+        global_scale: `[S]`, scale of all coefficients over the noise's; no unit.
         linear_inclusion: `[C]`, and
         pairwise_inclusion: `[C, C]`, upper triangular: mean of 1 - kappa, where
 
@@ -40,16 +41,22 @@ class Posterior:
             a coefficient a signal above 1/2. It is 0 where the feature never varied.
         y_sd: Standard deviation of the observations.
         num_chains: Number of chains.
+        sampler: What drew it, as for `sample_posterior`.
+        num_divergent: Number of divergent transitions after the warm-up; None for
+            "gibbs", which has none.
     """
 
     intercept: np.ndarray
     linear: np.ndarray
     pairwise: np.ndarray
     noise_sd: np.ndarray
+    global_scale: np.ndarray
     linear_inclusion: np.ndarray
     pairwise_inclusion: np.ndarray
     y_sd: float
     num_chains: int
+    sampler: str
+    num_divergent: int | None
 
     def site_effect(self) -> np.ndarray:
         """Root mean square of f(x_i = 1) - f(x_i = 0) over uniform x, `[S, C]`."""
@@ -95,7 +102,8 @@ def sample_posterior(
         y: `[N]` observations.
         num_chains, num_warmup, num_samples: As for NumPyro's `MCMC`; draws of the
             warm-up are dropped.
-        sampler: "gibbs".
+        sampler: "gibbs" (`HorseshoeGibbs`), or "nuts" (`nuts.scales_model`), which takes
+            longer to compile and to run and is there to check the first.
 
     Returns:
         `num_chains * num_samples` draws.
@@ -158,6 +166,7 @@ def sample_posterior(
             draws["global_scale"][:, None], draws["local_scale"]
         )
         draws = jax.tree.map(np.asarray, draws)
+    num_divergent = draws.get("num_divergent")
     scale = y_sd if y_sd > 0 else 1.0
     coefficients = scale * draws["coefficients"]  # [S, P]
     linear, pairwise = features_lib.split_coefficients(coefficients, num_variables)
@@ -169,10 +178,13 @@ def sample_posterior(
         linear=linear,
         pairwise=pairwise,
         noise_sd=scale * np.sqrt(draws["noise_variance"]),
+        global_scale=draws["global_scale"],
         linear_inclusion=inclusion[0],
         pairwise_inclusion=inclusion[1],
         y_sd=y_sd,
         num_chains=num_chains,
+        sampler=sampler,
+        num_divergent=None if num_divergent is None else int(num_divergent),
     )
 
 
@@ -237,4 +249,7 @@ def _sample_gibbs(
     return mcmc.get_samples()
 
 
-_SAMPLERS: dict[str, Callable[..., dict[str, Array]]] = {"gibbs": _sample_gibbs}
+_SAMPLERS: dict[str, Callable[..., dict[str, Array]]] = {
+    "gibbs": _sample_gibbs,
+    "nuts": nuts.sample,
+}

@@ -74,32 +74,8 @@ def test_local_scales_have_the_conditional_of_the_model():
     assert difference == pytest.approx(joint(other) - joint(sites), abs=1e-9)
 
 
-def test_global_scale_has_the_conditional_of_the_model():
-    data, sites = _data(5, 3), _sites(3)
-    auxiliary = 0.7
-    other = {**sites, "global_scale": 0.21}
-
-    def joint(z):
-        tau = z["global_scale"]
-        return (
-            _joint(data, z)
-            - np.log(2 * tau)
-            + _log_inverse_gamma(auxiliary, 1.0, horseshoe.auxiliary_scale(tau))
-        )
-
-    scale = horseshoe.global_variance_scale(
-        sites["coefficients"], sites["noise_variance"], sites["local_scale"], auxiliary
-    )
-
-    def conditional(z):
-        return _log_inverse_gamma(z["global_scale"] ** 2, (3 + 1) / 2, scale)
-
-    difference = conditional(other) - conditional(sites)
-    assert difference == pytest.approx(joint(other) - joint(sites), abs=1e-9)
-
-
 def _block(data, sites):
-    """Parameters of equations (2), (3) and (4) by plain inverses."""
+    """Parameters of equations (3), (4) and (5) by plain inverses."""
     features, y, _ = data
     sd = sites["global_scale"] * sites["local_scale"]
     marginal = np.eye(len(y)) + features @ np.diag(sd**2) @ features.T

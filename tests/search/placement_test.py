@@ -32,7 +32,7 @@ _QUANTITIES = {
     *(f"accuracy[{row}]" for row in ("all_bn", "no_bn", "bo_n")),
     *("num_bn[all_bn]", "num_bn[bo_n]", "period_s[all_bn]", "period_s[bo_n]"),
     *("energy_j[all_bn]", "energy_j[bo_n]", "gpu_work_reduction"),
-    *("num_evaluations", "train_step_traces"),
+    *("num_evaluations", "train_step_traces", "surrogate_r_hat", "surrogate_ess"),
 }
 # Runs the tiny experiment in a process that a test may kill.
 _SCRIPT = """

@@ -380,7 +380,7 @@ def test_rejects_metrics(metrics):
     ("change", "message"),
     [
         ({"num_variables": 0}, r"`num_variables` must be at least 1"),
-        ({"num_variables": 21}, r"`num_variables` must be at most 20, got 21"),
+        ({"num_variables": 129}, r"`num_variables` must be at most 128, got 129"),
         ({"num_variables": 3.5}, r"`num_variables` must be an integer"),
         ({"num_variables": "six"}, r"`num_variables` must be an integer"),
         ({"seed": -1}, r"`seed` must be at least 0, got -1"),
@@ -466,3 +466,20 @@ def test_an_exclusive_study_takes_back_what_was_under_way_when_it_opens(tmp_path
     np.testing.assert_array_equal(again[:2], asked)
     # Handed out once more, they are not lost a second time.
     assert not any(np.array_equal(alone.ask()[0], x) for x in again)
+
+
+def test_more_variables_than_can_be_enumerated():
+    # The planted effects alone are worth it, so guided points must find them.
+    def f(x):
+        return 0.1 + 0.4 * x[3] + 0.3 * x[17] * x[18] - 0.2 * x[30]
+
+    study = _study(num_variables=32, num_initial=8, sparsity_penalty=0.01)
+    while len(study.trials) < 40:
+        (x,) = study.ask()
+        study.tell(x, f(x.astype(float)))
+    guided = [trial for trial in study.trials if trial.origin == "guided"]
+    assert len(guided) == 32
+    assert len(set(_points(study))) == 40
+    best = study.best.x
+    assert best[[3, 17, 18]].all()
+    assert not best[30]

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro.diagnostics import summary
 
 from codesign.search import surrogate
+from codesign.search.diagnostics import diagnose
 
 
 def _planted(num_variables, num_points, seed=0, noise=0.01):
@@ -44,7 +44,11 @@ def test_chains_agree():
     draws = posterior.linear[:, 0].reshape(posterior.num_chains, -1)
     assert draws.shape == (2, 100)
     assert not np.any(draws[0] == draws[1])
-    assert summary({"x": draws})["x"]["r_hat"] < 1.1
+    found = diagnose(posterior)
+    assert found.r_hat["linear"].max() < 1.1
+    assert found.effective_size["linear"].min() > 20
+    assert (found.sampler, found.num_draws) == ("gibbs", 200)
+    assert found.num_divergent is None
 
 
 def test_units_of_y_carry_over():
@@ -161,7 +165,10 @@ def test_site_effect_is_that_of_enumeration():
         ({"num_chains": 0}, r"`num_chains` must be at least 1"),
         ({"num_samples": 0}, r"`num_samples` must be at least 1"),
         ({"num_warmup": -1}, r"`num_warmup` must be at least 0"),
-        ({"sampler": "magic"}, r"`sampler` must be one of \['gibbs'\], got 'magic'"),
+        (
+            {"sampler": "magic"},
+            r"`sampler` must be one of \['gibbs', 'nuts'\], got 'magic'",
+        ),
         ({"key": jnp.zeros(2, jnp.uint32)}, r"`key` must be a typed random key"),
         ({"key": jax.random.split(jax.random.key(0), 3)}, r"`key` must be one key"),
     ],

@@ -10,15 +10,33 @@ from codesign.hardware import catalogue
 from codesign.report import figures
 from codesign.search.placement.outcome import Outcome, Row, found_status, mask_text
 from codesign.search.placement.search import TOLERANCE
-from codesign.search.surrogate import sample_posterior
+from codesign.search.surrogate import Posterior, sample_posterior
 
 LABELS = {"all_bn": "All-BN", "no_bn": "No-BN", "paper": "Paper's", "bo_n": "BO-N"}
 _STACKS = ((2, 2), (3, 1))  # R, G: those of the paper's Figs. 7 and 11
 _SHOWN_BELOW = 0.15  # accuracies so far below All-BN stand at the edge of a front
 
 
+def fit_surrogate(outcome: Outcome) -> Posterior | None:
+    """Four chains of the surrogate on every told trial, or None if there are none."""
+    if not outcome.told:
+        return None
+    return sample_posterior(
+        jax.random.key(0),
+        np.array([trial.x for trial in outcome.told]),
+        np.array([trial.value for trial in outcome.told]),
+        num_chains=4,
+        num_samples=250,
+    )
+
+
 def draw(
-    outcome: Outcome, workdir: pathlib.Path, prefix: str, *, effect: float
+    outcome: Outcome,
+    posterior: Posterior | None,
+    workdir: pathlib.Path,
+    prefix: str,
+    *,
+    effect: float,
 ) -> list[tuple[str, str]]:
     """Saves the figures as PNG; returns their file names with captions.
 
@@ -53,11 +71,11 @@ def draw(
             "Fig. 7) and after the search (Fig. 11).",
         )
     )
-    if outcome.told:
+    if posterior is not None:
         drawn += [
             (
                 "inclusion",
-                _inclusion(outcome, effect),
+                _inclusion(outcome, posterior, effect),
                 "Posterior probability that a batch norm at a site changes the accuracy "
                 f"by more than {effect:.2%}, and what it costs.",
             ),
@@ -125,17 +143,10 @@ def _stages(outcome: Outcome) -> Figure:
     )
 
 
-def _inclusion(outcome: Outcome, effect: float) -> Figure:
+def _inclusion(outcome: Outcome, posterior: Posterior, effect: float) -> Figure:
     mask = outcome.rows["bo_n"].mask
     norms = outcome.ops.select("norm")
     elements = dict(zip(norms.sites, np.array(norms.elements), strict=True))
-    posterior = sample_posterior(
-        jax.random.key(0),
-        np.array([trial.x for trial in outcome.told]),
-        np.array([trial.value for trial in outcome.told]),
-        num_chains=4,
-        num_samples=250,
-    )
     return figures.inclusion_probability(
         list(posterior.site_inclusion(effect)),
         list(mask),

@@ -17,6 +17,7 @@ from codesign.report import (
     Section,
     Table,
 )
+from codesign.search.diagnostics import Diagnostics, diagnose
 from codesign.search.placement import drawing, published
 from codesign.search.placement.config import PlacementConfig
 from codesign.search.placement.drawing import LABELS
@@ -37,9 +38,10 @@ def write(
     for outcome in outcomes:
         prefix = f"{outcome.network_name}_" if len(outcomes) > 1 else ""
         table = comparison_table(config, outcome)
-        drawn = drawing.draw(
-            outcome, workdir, prefix, effect=config.sparsity_penalty or TOLERANCE
-        )
+        posterior = drawing.fit_surrogate(outcome)
+        diagnostics = None if posterior is None else diagnose(posterior)
+        effect = config.sparsity_penalty or TOLERANCE
+        drawn = drawing.draw(outcome, posterior, workdir, prefix, effect=effect)
         images += [path for path, _ in drawn]
         sections.append(
             Section(
@@ -47,13 +49,16 @@ def write(
                 [
                     table,
                     *(FigureImage(workdir / path, text) for path, text in drawn),
+                    *([] if diagnostics is None else [surrogate_table(diagnostics)]),
                     trials_table(outcome),
                 ],
             )
         )
         cards += _cards(outcome, len(outcomes) > 1)
         notes += _warnings(outcome)
-        quantities += outcome_quantities(config, outcome, several=len(outcomes) > 1)
+        several = len(outcomes) > 1
+        quantities += outcome_quantities(config, outcome, several=several)
+        quantities += _surrogate_quantities(outcome, diagnostics, several=several)
         _print(table)
     if len(outcomes) > 1:
         quantities += _over_networks(quantities, outcomes)
@@ -192,6 +197,35 @@ def trials_table(outcome: Outcome) -> Table:
     return table
 
 
+def surrogate_table(diagnostics: Diagnostics) -> Table:
+    """Whether the chains behind the inclusion figure agree."""
+    table = Table(
+        "Surrogate",
+        [
+            "Sampler",
+            Column("Chains", format="d"),
+            Column("Draws", format="d"),
+            Column("Worst R-hat", format=".3f"),
+            Column("Least ESS", format=".0f"),
+            Column("Divergences", justify="right"),
+        ],
+        footnotes=[
+            "Over the noise, the global scale, the intercept and each site's linear and "
+            "total effect; R-hat is 1 where chains agree, ESS counts independent draws. "
+            "Only NUTS can diverge.",
+        ],
+    )
+    table.add(
+        {"gibbs": "Gibbs", "nuts": "NUTS"}[diagnostics.sampler],
+        diagnostics.num_chains,
+        diagnostics.num_draws,
+        diagnostics.worst_r_hat,
+        diagnostics.least_effective_size,
+        diagnostics.num_divergent,
+    )
+    return table
+
+
 def outcome_quantities(
     config: PlacementConfig, outcome: Outcome, *, several: bool
 ) -> list[Quantity]:
@@ -259,6 +293,25 @@ def outcome_quantities(
     return found
 
 
+def _surrogate_quantities(
+    outcome: Outcome, diagnostics: Diagnostics | None, *, several: bool
+) -> list[Quantity]:
+    tail = f"[{outcome.network_name}]" if several else ""
+    why = "" if diagnostics else "; every candidate failed"
+    r_hat = diagnostics and diagnostics.worst_r_hat
+    effective_size = diagnostics and diagnostics.least_effective_size
+    return [
+        Quantity(
+            f"surrogate_r_hat{tail}", r_hat, "", kind="measured",
+            note=f"worst of noise, global scale, intercept and site effects{why}",
+        ),
+        Quantity(
+            f"surrogate_ess{tail}", effective_size, "", kind="measured",
+            note=f"least effective sample size of the same{why}",
+        ),
+    ]  # fmt: skip
+
+
 def _over_networks(
     quantities: list[Quantity], outcomes: list[Outcome]
 ) -> list[Quantity]:
@@ -275,6 +328,10 @@ def _over_networks(
         values = [q.value for q in group if q.value is not None]
         if name == "train_step_traces":
             value, note = max(values), "most of any network"
+        elif name == "surrogate_r_hat":
+            value, note = max(values, default=None), "worst of any network"
+        elif name == "surrogate_ess":
+            value, note = min(values, default=None), "least of any network"
         elif name in ("num_evaluations", "num_failed"):
             value, note = sum(values), "sum over networks"
         elif name == "confirmed":
