@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.search import bqp, cpu, points, thompson, worker
+from codesign.search import cpu, points, thompson, worker
 from codesign.search.journal import Event, FileJournal, Journal, MemoryJournal
 from codesign.search.trials import Trial, TrialTable
 from codesign.types import Array
 
 DAY_S = 86400.0
+MAX_VARIABLES = 128  # 8256 coefficients
 _NUM_DRAWS = 64  # random points looked at before the free ones are listed
 
 
@@ -61,7 +62,7 @@ class Study:
         """Opens a study, or starts one.
 
         Args:
-            num_variables: C, at most 20.
+            num_variables: C, at most 128.
             journal: File of the study, made if need be; None keeps it in memory.
             seed: Root of every random draw.
             sparsity_penalty: Loss of objective that one more 1 in x must win back.
@@ -81,9 +82,9 @@ class Study:
             JournalDamaged: If the journal is damaged and not `recover`.
         """
         num_variables = _checked_int("num_variables", num_variables, 1)
-        if num_variables > bqp.MAX_EXACT_VARIABLES:
+        if num_variables > MAX_VARIABLES:
             raise ValueError(
-                f"`num_variables` must be at most {bqp.MAX_EXACT_VARIABLES}, got "
+                f"`num_variables` must be at most {MAX_VARIABLES}, got "
                 f"{num_variables}; tie neighbouring sites to search over fewer."
             )
         if not lease_s > 0:

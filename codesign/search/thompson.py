@@ -7,7 +7,19 @@ from numpy.typing import ArrayLike
 from codesign.search import bqp, surrogate
 from codesign.types import Array
 
-NUM_WARMUP = 200  # sweeps before the draw that proposes
+_ROW_SWEEPS = 800 * 32  # observations times sweeps before the draw that proposes
+_MIN_WARMUP = 200
+
+
+def num_sweeps(num_observations: int) -> int:
+    """Sweeps before a draw: 800 up to 32 observations, then as many as cost the same.
+
+    Few observations leave many models possible, and a chain that starts from all of them
+    takes long to settle on a likely one: on noise-free sparse quadratics of 20 variables
+    the optimum is met within 20 proposals from 58, 85, 90 and 93 % of 60 starts with 200,
+    600, 1200 and 2400 sweeps.
+    """
+    return max(_MIN_WARMUP, _ROW_SWEEPS // surrogate.bucket(num_observations))
 
 
 def propose(
@@ -18,7 +30,7 @@ def propose(
     num_proposals: int = 1,
     sparsity_penalty: float = 0.0,
     exclude: ArrayLike | None = None,
-    num_warmup: int = NUM_WARMUP,
+    num_warmup: int | None = None,
 ) -> np.ndarray:
     """Proposes distinct points to evaluate next, for maximising f(x) - penalty |x|_1.
 
@@ -44,23 +56,25 @@ def propose(
         num_proposals: Q.
         sparsity_penalty: Loss of objective that one more 1 in x must win back.
         exclude: `[K, C]` points not to propose, such as those evaluated or pending.
-        num_warmup: Sweeps before a chain's draw.
+        num_warmup: Sweeps before a chain's draw; None for `num_sweeps`.
 
     Returns:
         `[Q, C]` int8.
 
     Raises:
         ValueError: If the data are unfit (see `surrogate.sample_posterior`), the penalty
-            is negative or not finite, C is too large for `bqp.solve`, or fewer than Q
-            points remain.
+            is negative or not finite, or fewer than Q points remain.
     """
     checked_penalty(sparsity_penalty)
     if num_proposals < 1:
         raise ValueError(f"`num_proposals` must be at least 1, got {num_proposals}.")
-    num_variables = np.shape(x)[-1]
+    x = np.asarray(x)
+    num_variables = x.shape[-1]
     taken = np.zeros((0, num_variables), np.int8)
     if exclude is not None and np.size(exclude):
         taken = np.asarray(exclude)
+    if num_warmup is None:
+        num_warmup = num_sweeps(len(x))
     proposals = []
     for i in range(num_proposals):
         posterior = surrogate.sample_posterior(
