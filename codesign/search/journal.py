@@ -68,6 +68,23 @@ class MemoryJournal:
         self._unread += [json.loads(_dumps(event)) for event in events]
 
 
+def read_header(path: str | os.PathLike[str]) -> Event:
+    """What the journal at `path` is of: the header that it was made with.
+
+    Raises:
+        JournalDamaged: If its first line fails its checksum.
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        event = _parse(file.readline().rstrip(b"\n"))
+    if event is None:
+        raise JournalDamaged(
+            f"`journal` (={os.fspath(path)}) does not begin with the header of a study; "
+            "restore the file from a copy."
+        )
+    return {k: v for k, v in event.items() if k not in ("n", "sum", "event", "format")}
+
+
 class FileJournal:
     """JSON lines in a file, shared by threads and by processes on one file system.
 

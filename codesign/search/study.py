@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from codesign.search import cpu, points, thompson, worker
-from codesign.search.journal import Event, FileJournal, Journal, MemoryJournal
+from codesign.search.journal import (
+    Event,
+    FileJournal,
+    Journal,
+    MemoryJournal,
+    read_header,
+)
 from codesign.search.trials import Trial, TrialTable
 from codesign.types import Array
 
@@ -66,7 +72,8 @@ class Study:
             journal: File of the study, made if need be; None keeps it in memory.
             seed: Root of every random draw.
             sparsity_penalty: Loss of objective that one more 1 in x must win back.
-            num_initial: Random points before the model proposes.
+            num_initial: Random points before the model proposes; others take the place
+                of those that fail.
             lease_s: A trial that was asked for and neither told nor failed for so long is
                 handed out again, whoever holds it. One whose process has ended on this
                 host is handed out again at once.
@@ -114,6 +121,22 @@ class Study:
         if exclusive:
             running = (t for t in self.trials if t.status == "running")
             self._orphans = {points.encode(trial.x) for trial in running}
+
+    @classmethod
+    def load(cls, journal: str | os.PathLike[str]) -> "Study":
+        """Opens the study of a journal, whatever its settings are.
+
+        Raises:
+            ValueError: If the journal is damaged, or not of a study.
+            OSError: If it cannot be read.
+        """
+        header = read_header(journal)
+        try:
+            return cls(journal=journal, **header)
+        except TypeError as error:
+            raise ValueError(
+                f"`journal` (={os.fspath(journal)}) is not of a study ({error})."
+            ) from error
 
     @property
     def num_variables(self) -> int:
@@ -270,6 +293,36 @@ class Study:
             if table.get(x) is None:
                 self._append({"event": "enqueue", "x": points.encode(x)})
 
+    def warm_start(self, other: "Study", num_points: int = 3) -> np.ndarray:
+        """Enqueues the best points of another study, such as one on another data set.
+
+        Its values are not taken over, since they are of another objective; only its
+        order is, under this study's penalty. Points known here are passed over.
+
+        Args:
+            other: A study of the same sites.
+            num_points: Most points to enqueue.
+
+        Returns:
+            `[<= num_points, C]` int8, the points enqueued, best first.
+
+        Raises:
+            ValueError: If the other study has another C, or `num_points` is not positive.
+        """
+        num_points = _checked_int("num_points", num_points, 1)
+        if other.num_variables != self._num_variables:
+            raise ValueError(
+                f"`other` is a study of {other.num_variables} variables, this one has "
+                f"{self._num_variables}; warm-start from a search over the same sites."
+            )
+        told = [trial for trial in other.trials if trial.status == "told"]
+        told.sort(key=lambda t: (-self.penalised(t), t.number))
+        known = {points.encode(trial.x) for trial in self.trials}
+        new = [t.x for t in told if points.encode(t.x) not in known][:num_points]
+        for x in new:
+            self.enqueue(x)
+        return np.array(new, np.int8).reshape(len(new), self._num_variables)
+
     @contextlib.contextmanager
     def _current(self) -> Iterator[TrialTable]:
         """The table, up to date, with everybody else kept out."""
@@ -302,7 +355,9 @@ class Study:
     ) -> list[tuple[np.ndarray, str]]:
         """Points that the study has not met, each of which becomes a trial."""
         x, y = _observations(trials, self._num_variables)
-        num_random = sum(trial.origin == "initial" for trial in trials)
+        num_random = sum(
+            trial.origin == "initial" and trial.status != "failed" for trial in trials
+        )
         known = [trial.x for trial in trials]
         chosen: list[tuple[np.ndarray, str]] = []
         with cpu.float64_on_cpu():

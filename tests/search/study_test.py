@@ -483,3 +483,45 @@ def test_more_variables_than_can_be_enumerated():
     best = study.best.x
     assert best[[3, 17, 18]].all()
     assert not best[30]
+
+
+def test_warm_start_hands_out_the_best_of_another_study(tmp_path):
+    other = _study(tmp_path / "other.jsonl", sparsity_penalty=0.3)
+    for x in ([0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0], [1, 1, 1, 0, 1, 1]):
+        other.tell(x, _f(x))  # 0.9, 0.6 and 0.72, with 2, 1 and 5 ones
+    other.fail([0] * 6, "diverged")
+    study = _study()
+    study.tell([0, 1, 0, 0, 1, 0], 0.5)
+    # Without a penalty the third is better than the second; the first is known.
+    best = study.warm_start(Study.load(tmp_path / "other.jsonl"), 1)
+    assert best.tolist() == [[1, 1, 1, 0, 1, 1]]
+    assert study.ask().tolist() == best.tolist()
+    assert study.warm_start(other).tolist() == [[0, 1, 0, 0, 0, 0]]
+    assert study.warm_start(other).shape == (0, 6)
+
+
+def test_warm_start_wants_the_same_sites():
+    with pytest.raises(ValueError, match="of 7 variables, this one has 6"):
+        _study().warm_start(_study(num_variables=7))
+
+
+def test_load_finds_the_settings_in_the_journal(tmp_path, whole):
+    path = tmp_path / "study.jsonl"
+    path.write_bytes(whole[1])
+    study = Study.load(path)
+    assert (study.num_variables, _points(study)) == (6, whole[0])
+    (tmp_path / "other").write_text('{"a": 1}\n')
+    with pytest.raises(ValueError, match="does not begin with the header"):
+        Study.load(tmp_path / "other")
+
+
+def test_initial_points_that_fail_are_replaced():
+    study = _study(num_initial=3)
+    for reason in ("a", "b"):
+        study.fail(study.ask()[0], reason)
+    for _ in range(3):
+        (x,) = study.ask()
+        study.tell(x, _f(x))
+    study.ask()
+    origins = [trial.origin for trial in study.trials]
+    assert origins == ["initial"] * 5 + ["guided"]

@@ -79,3 +79,18 @@ def test_rejects_no_proposals():
 def test_says_when_no_point_is_left():
     with pytest.raises(ValueError, match=r"`exclude` holds all 2\^5 points"):
         _propose(exclude=_POINTS)
+
+
+def test_long_lower_tail_is_cut():
+    # Median 0.98, best 0.99: 3 x 0.01 below the median is 0.95.
+    y = [0.1, 0.1, 0.97, 0.98, 0.98, 0.985, 0.985, 0.99, 0.94]
+    cut = thompson.without_long_tail(y)
+    np.testing.assert_allclose(
+        cut, [0.95, 0.95, 0.97, 0.98, 0.98, 0.985, 0.985, 0.99, 0.95]
+    )
+
+
+def test_values_without_a_long_tail_are_kept():
+    rng = np.random.default_rng(0)
+    for y in (rng.normal(size=30), rng.uniform(size=9), np.full(20, 0.3), [0.1, 5.0]):
+        np.testing.assert_array_equal(thompson.without_long_tail(y), y)
