@@ -15,11 +15,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from codesign.report import canvas
 from codesign.report.canvas import save, to_png
 from codesign.report.format import format_number, format_percent, si_scale
+from codesign.report.regret import regret_curves
 
 __all__ = [
     "best_so_far",
     "inclusion_probability",
     "pareto",
+    "regret_curves",
     "save",
     "stage_bars",
     "to_png",

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from codesign.data.augment import augment, normalise
 from codesign.data.batches import epoch_order, padded_batches
@@ -16,11 +17,13 @@ from codesign.data.dataset import Dataset
 from codesign.models.network import Network
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
+from codesign.training.health import make_gradient_health
 from codesign.training.state import TrainState, init_state
 from codesign.training.step import make_evaluate, make_step
 from codesign.types import Array
 
 _EVAL_BATCH_SIZE = 512
+_HEALTH_IMAGES = 256
 _MAX_STEPS_PER_DISPATCH = 100
 CHANCE_MARGIN = 0.05  # accuracy above chance that shows that something was learnt
 _DIVERGED_RATIO = 10  # a network whose units have all died has a finite, huge loss
@@ -119,6 +122,7 @@ class Trainer:
         self._init = jax.jit(lambda seed: init_state(network, self._optimizer, seed))
         evaluate = make_evaluate(network, lambda x: normalise(x, mean, std))
         self._evaluate = jax.jit(evaluate)
+        self._health = jax.jit(make_gradient_health(network))
         self._images = jnp.asarray(dataset.train.images)
         self._labels = jnp.asarray(dataset.train.labels)
         self._splits = {
@@ -209,6 +213,21 @@ class Trainer:
             seconds=seconds + time.monotonic() - start,
             state=state,
         )
+
+    def gradient_health(self, bn_mask: ArrayLike, seed: int) -> np.ndarray:
+        """Gradient over weight of each of the K kernels before any training, `[K]`.
+
+        Of the first 256 training images and the variables that a run from `seed` starts
+        with; see `health.make_gradient_health`. It costs about one large step.
+        """
+        state = self._init(np.uint32(seed))
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        images = normalise(
+            self._images[:_HEALTH_IMAGES], self.dataset.mean, self.dataset.std
+        )
+        labels = self._labels[:_HEALTH_IMAGES]
+        mask = jnp.asarray(bn_mask, jnp.float32)
+        return np.asarray(self._health(variables, images, labels, mask), float)
 
     def accuracy(self, state: TrainState, design: Any, split: str) -> float:
         """Part of the images of `validation` or `test` that are classified rightly."""

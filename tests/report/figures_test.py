@@ -56,8 +56,20 @@ def _training_curves():
     )
 
 
+def _regret_curves():
+    ours = np.array([[2.0, 0.5, 0.0], [1.0, 0.5, 0.0], [4.0, 0.1, 0.0]])
+    return figures.regret_curves(
+        {
+            "A": {"ours": ours, "theirs": ours + 1},
+            "B": {"theirs": ours},
+            "C": {"x": ours},
+        }
+    )
+
+
 _ALL = (
     _best_so_far,
+    _regret_curves,
     _pareto,
     _stage_bars,
     _inclusion_probability,
@@ -159,6 +171,29 @@ class FiguresTest(parameterized.TestCase):
         lines = _training_curves().axes[0].get_lines()
         np.testing.assert_allclose(lines[0].get_ydata(), [50, 90, 99])
         np.testing.assert_allclose(lines[1].get_ydata(), [10, np.nan])
+
+    def test_regret_curves_show_medians_and_zero(self):
+        figure = _regret_curves()
+        self.assertLen(figure.axes, 3)
+        axes = figure.axes[0]
+        np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [2, 0.5, 0])
+        self.assertLess(axes.get_ylim()[0], 0)
+        self.assertIn(0, axes.get_yticks())
+        same = figure.axes[1].get_lines()[0].get_color()
+        self.assertEqual(axes.get_lines()[1].get_color(), same)
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        self.assertEqual(names, ["ours", "theirs", "x"])
+
+    @parameterized.parameters(0.0, 1e-9, 3.0)
+    def test_regret_curves_of_little(self, regret):
+        figure = figures.regret_curves({"A": {"ours": np.full((1, 1), regret)}})
+        figures.to_png(figure, dpi=40)
+
+    def test_regret_curves_reject(self):
+        with self.assertRaisesRegex(ValueError, "panels.*at least 0.*-1.*ours"):
+            figures.regret_curves({"A": {"ours": np.array([[-1.0]])}})
+        with self.assertRaisesRegex(ValueError, "panels.*must hold"):
+            figures.regret_curves({})
 
     def test_rejects(self):
         with self.assertRaisesRegex(ValueError, r"`statuses` \(of 2\).*same length"):

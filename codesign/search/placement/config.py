@@ -28,6 +28,10 @@ class PlacementConfig:
         num_initial: Random placements before the surrogate proposes; at most half of
             those that follow All-BN and No-BN.
         sparsity_penalty: Lambda: accuracy that one more batch norm must be worth.
+        least_health: A placement is not trained if, before any training, the mean
+            gradient of one of its kernels is a smaller part of its mean weight; 0 trains
+            all. The default is where DeepTrain sees gradients vanish (Fig. 1: 0.02 to
+            0.04 %).
         num_reram_tiers, num_gpu_tiers: R and G of the stack.
         num_seeds: Runs behind each accuracy of the final table.
         checkpoint_every_s: Least time between two checkpoints of a run.
@@ -47,6 +51,7 @@ class PlacementConfig:
     num_evaluations: int = 16
     num_initial: int = 5
     sparsity_penalty: float = 0.005
+    least_health: float = 4e-4
     num_reram_tiers: int = 3
     num_gpu_tiers: int = 1
     num_seeds: int = 3
@@ -82,6 +87,11 @@ class PlacementConfig:
             raise ValueError(
                 "`sparsity_penalty` (lambda) must be >= 0 and finite, got "
                 f"{self.sparsity_penalty}."
+            )
+        if not 0 <= self.least_health < math.inf:
+            raise ValueError(
+                "`least_health` must be >= 0 and finite, got "
+                f"{self.least_health}; 0 trains every placement."
             )
         if not self.networks:
             raise ValueError(f"`networks` is empty; name some of {models.NETWORKS}.")

@@ -103,8 +103,8 @@ def _best_so_far(outcome: Outcome) -> Figure:
 
     reference = _reference(outcome)
     return figures.best_so_far(
-        [trial.value for trial in outcome.ended],
-        [status(trial) for trial in outcome.ended],
+        [trial.value for trial in outcome.trained],
+        [status(trial) for trial in outcome.trained],
         references={} if reference is None else {"All-BN": reference},
         tolerance=TOLERANCE,
     )

@@ -72,8 +72,13 @@ class Outcome:
 
     @property
     def ended(self) -> list[Trial]:
-        """Trials that were told or failed, in order."""
+        """Trials that were told or failed, in order, those screened out included."""
         return [t for t in self.trials if t.status in ("told", "failed")]
+
+    @property
+    def trained(self) -> list[Trial]:
+        """Trials that were trained, whether or not to an end, in order."""
+        return [t for t in self.ended if not is_screened(t)]
 
     @property
     def told(self) -> list[Trial]:
@@ -85,8 +90,13 @@ class Outcome:
         return stack_cost(spec or self.spec, self.ops, mask)
 
 
+def is_screened(trial: Trial) -> bool:
+    """Whether its gradients vanished before any training, and it had none."""
+    return trial.metrics.get("status") == "screened"
+
+
 def found_status(trial: Trial) -> str:
-    """`trained`, `at_chance` or `diverged`, of a trial that has ended."""
+    """`trained`, `at_chance`, `diverged` or `screened`, of a trial that has ended."""
     return trial.metrics.get("status", "diverged")
 
 

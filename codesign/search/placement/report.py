@@ -276,14 +276,21 @@ def outcome_quantities(
             note="batch-norm elements that BO-N saves",
         ),
         Quantity(
-            f"num_evaluations{tail}", len(outcome.ended), "", kind="measured",
+            f"num_evaluations{tail}", len(outcome.trained), "", kind="measured",
             note="All-BN, No-BN and random ones included",
         ),
         Quantity(
             f"num_failed{tail}",
-            sum(trial.status == "failed" for trial in outcome.trials),
+            sum(trial.status == "failed" for trial in outcome.trained),
             "",
             kind="measured",
+        ),
+        Quantity(
+            f"num_screened{tail}",
+            len(outcome.ended) - len(outcome.trained),
+            "",
+            kind="measured",
+            note="not trained: gradients vanish before training",
         ),
         Quantity(
             f"train_step_traces{tail}", outcome.num_step_traces, "", kind="measured"
@@ -332,7 +339,7 @@ def _over_networks(
             value, note = max(values, default=None), "worst of any network"
         elif name == "surrogate_ess":
             value, note = min(values, default=None), "least of any network"
-        elif name in ("num_evaluations", "num_failed"):
+        elif name in ("num_evaluations", "num_failed", "num_screened"):
             value, note = sum(values), "sum over networks"
         elif name == "confirmed":
             value, note = all(values), "all networks"
@@ -373,7 +380,7 @@ def _cards(outcome: Outcome, several: bool) -> list[Card]:
 
 
 def _warnings(outcome: Outcome) -> list[str | Table]:
-    failed = [trial for trial in outcome.trials if trial.status == "failed"]
+    failed = [trial for trial in outcome.trained if trial.status == "failed"]
     notes: list[str | Table] = []
     if failed:
         table = Table(

@@ -14,6 +14,7 @@ from codesign.search.placement.outcome import (
     Outcome,
     Row,
     found_status,
+    is_screened,
     mask_text,
     period_and_energy,
     stack_cost,
@@ -24,6 +25,7 @@ from codesign.training import CHANCE_MARGIN, CheckpointStore, Trainer, TrainResu
 from codesign.workload import Workload
 
 TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
+_MAX_SCREENED = 8  # placements screened out in a row before one is trained after all
 _MAX_CONFIRMATIONS = 3  # candidates for d* that are trained from further seeds
 
 
@@ -112,23 +114,31 @@ class PlacementSearch:
         )
 
     def _ended(self) -> list[Trial]:
-        return [t for t in self.study.trials if t.status in ("told", "failed")]
+        """Trials that were trained and have ended."""
+        ended = (t for t in self.study.trials if t.status in ("told", "failed"))
+        return [t for t in ended if not is_screened(t)]
 
     def _told(self) -> list[Trial]:
         return [t for t in self.study.trials if t.status == "told"]
 
     def _evaluate(self, x: np.ndarray) -> None:
-        """Trains a placement that the study asked for, and tells what came out."""
+        """Trains a placement that the study asked for, and tells what came out.
+
+        One whose gradients vanish is only recorded, unless it is All-BN or No-BN.
+        """
+        if reason := self._hopeless(x):
+            self.study.fail(x, reason, {"status": "screened", **self._costs(x)})
+            self.progress.log(f"{format_mask(x)}  not trained: {reason}")
+            return
         result = self._train(x, self.config.seed)
-        period_s, energy_j = period_and_energy(stack_cost(self.spec, self.ops, x))
+        costs = self._costs(x)
         metrics = {
             "status": result.status,
             "reason": result.reason,
             "history": [entry["validation_accuracy"] for entry in result.history],
             "seconds": result.seconds,
             "num_step_traces": self.trainer.num_step_traces,
-            "period_s": period_s,
-            "energy_j": energy_j,
+            **costs,
         }
         name = format_mask(x)
         if result.status == "diverged":
@@ -140,9 +150,29 @@ class PlacementSearch:
             note = " (stopped: still at chance)" if result.status == "at_chance" else ""
             self.progress.log(
                 f"{name}  validation {result.validation_accuracy:.1%}{note}  "
-                f"period {period_s * 1e6:.2f} µs"
+                f"period {costs['period_s'] * 1e6:.2f} µs"
             )
         self._store(x, self.config.seed).clear()
+
+    def _costs(self, x: np.ndarray) -> dict[str, float]:
+        period_s, energy_j = period_and_energy(stack_cost(self.spec, self.ops, x))
+        return {"period_s": period_s, "energy_j": energy_j}
+
+    def _hopeless(self, x: np.ndarray) -> str:
+        """Why a placement is not worth training, or nothing."""
+        if x.all() or not x.any() or not self.config.least_health:
+            return ""
+        latest = self.study.trials[-1 - _MAX_SCREENED : -1]
+        if len(latest) == _MAX_SCREENED and all(map(is_screened, latest)):
+            return ""
+        health = self.trainer.gradient_health(x, self.config.seed)
+        # Also where one is not a number.
+        if health.min() >= self.config.least_health:
+            return ""
+        return (
+            f"gradients vanish: {health.min():.1e} of the weights before training, "
+            f"below {self.config.least_health:.1e}"
+        )
 
     def _train(self, x: np.ndarray, seed: int) -> TrainResult:
         design = Design(bn_mask=jnp.asarray(x, jnp.float32), chip=self.spec)
