@@ -24,9 +24,10 @@ class Diagnostics:
         sampler: As for `surrogate.sample_posterior`.
         num_chains: Number of chains.
         num_draws: Number of draws, over all chains.
-        r_hat: Split R-hat of `noise_sd`, `global_scale` and `intercept`, each `[]`, and
-            of `linear` and `site_effect`, each `[C]`. 1 where chains agree; NaN with one
-            chain, with fewer than 4 samples a chain, or where no draw differs.
+        r_hat: Split R-hat of `noise_sd` and `intercept`, each `[]`, of `global_scale`
+            `[2]`, and of `linear` and `site_effect`, each `[C]`. 1 where chains agree;
+            NaN with one chain, with fewer than 4 samples a chain, or where no draw
+            differs.
         effective_size: Effective sample size of the same; NaN where no draw differs or
             with fewer than 4 samples a chain.
         num_divergent: Number of divergent transitions after the warm-up, or None for a

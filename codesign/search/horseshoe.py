@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
@@ -22,35 +23,57 @@ _STEP = 0.8  # of the Metropolis walk on log(global_scale); a third is accepted
 _TINY = 1e-300  # least uniform number: its logarithm is finite
 
 
-def horseshoe_model(features: Array, y: Array, observed_mask: Array) -> None:
-    """Declares the horseshoe regression of Carvalho, Polson & Scott (2010) to NumPyro.
+Features = tuple[Array, ...]  # one array [N, P_g] a group; P is the sum of P_g
+
+
+def horseshoe_model(features: Features, y: Array, observed_mask: Array) -> None:
+    """Declares a grouped horseshoe regression to NumPyro.
 
         y            ~ Normal(intercept + features @ coefficients, noise_variance)
-        coefficients ~ Normal(0, noise_variance * global_scale^2 * local_scale^2)
-        local_scale, global_scale ~ HalfCauchy(1),  intercept ~ flat on the real line
+        coefficients ~ Normal(0, noise_variance * global_scale_g^2 * local_scale^2)
+        local_scale, global_scale_g ~ HalfCauchy(1),  intercept ~ flat on the real line
         noise_variance ~ InverseGamma(1, 1e-4)
 
+    With one group it is the horseshoe of Carvalho, Polson & Scott (2010). Main effects
+    and pairs are groups of their own in the surrogate, since pairs are far sparser.
+
     Args:
-        features: `[N, P]`, each column with mean 0 over the observed rows.
+        features: `[N, P_g]` for each of G groups, each column with mean 0 over the
+            observed rows.
         y: `[N]`, with mean 0 and standard deviation 1 over the observed rows.
         observed_mask: `[N]` bool; a row where it is False says nothing.
     """
-    num_coefficients = features.shape[1]
+    sizes = group_sizes(features)
     noise_variance = numpyro.sample(
         "noise_variance", dist.InverseGamma(NOISE_SHAPE, NOISE_SCALE)
     )
-    global_scale = numpyro.sample("global_scale", dist.HalfCauchy(1.0))
-    local_scale = numpyro.sample(
-        "local_scale", dist.HalfCauchy(1.0).expand([num_coefficients]).to_event(1)
+    global_scale = numpyro.sample(
+        "global_scale", dist.HalfCauchy(1.0).expand([len(sizes)]).to_event(1)
     )
-    scale = jnp.sqrt(noise_variance) * global_scale * local_scale  # [P]
+    local_scale = numpyro.sample(
+        "local_scale", dist.HalfCauchy(1.0).expand([sum(sizes)]).to_event(1)
+    )
+    scale = by_coefficient(jnp.asarray(global_scale), sizes) * local_scale  # [P]
+    scale = jnp.sqrt(noise_variance) * scale
     coefficients = numpyro.sample("coefficients", dist.Normal(0.0, scale).to_event(1))
     intercept = numpyro.sample(
         "intercept", dist.ImproperUniform(dist.constraints.real, (), ())
     )
-    mean = intercept + features @ coefficients  # [N]
+    mean = intercept + jnp.concatenate(features, axis=1) @ coefficients  # [N]
     noise = dist.Normal(mean, jnp.sqrt(noise_variance)).mask(observed_mask)
     numpyro.sample("y", noise, obs=y)
+
+
+def group_sizes(features: Features) -> tuple[int, ...]:
+    """P_g of each group."""
+    return tuple(group.shape[1] for group in features)
+
+
+def by_coefficient(of_groups: Array, sizes: tuple[int, ...]) -> Array:
+    """`[..., G]` to `[..., P]`: each group's number at each of its coefficients."""
+    return jnp.repeat(
+        of_groups, np.array(sizes), axis=-1, total_repeat_length=sum(sizes)
+    )
 
 
 class GibbsState(NamedTuple):
@@ -76,12 +99,13 @@ class HorseshoeGibbs(MCMCKernel):
 
         s^2 | a ~ InverseGamma(1/2, 1/a),   a ~ InverseGamma(1/2, 1),                (1)
 
-    which makes its conditionals standard ones. The global scale, noise variance,
-    coefficients and intercept are drawn as one block given the local scales: the first
-    by a Metropolis step on its logarithm with the other three integrated out, as in
-    Johndrow, Orenstein & Bhattacharya, "Scalable approximate MCMC algorithms for the
-    horseshoe prior", JMLR 2020; then the rest exactly. Given the coefficients instead,
-    the global scale moves by about 1/sqrt(P) a sweep and takes a thousand to arrive.
+    which makes its conditionals standard ones. The global scales, noise variance,
+    coefficients and intercept are drawn as one block given the local scales: one of the
+    first, at random, by a Metropolis step on its logarithm with the other three
+    integrated out, as in Johndrow, Orenstein & Bhattacharya, "Scalable approximate MCMC
+    algorithms for the horseshoe prior", JMLR 2020; then the rest exactly. Given the
+    coefficients instead, a global scale moves by about 1/sqrt(P) a sweep and takes a
+    thousand to arrive.
 
     Local scales are clipped to [1e-8, 1e5 / global scale], so that matrices stay
     factorisable. Rows that are not observed must be the last ones and hold zeros in
@@ -103,12 +127,12 @@ class HorseshoeGibbs(MCMCKernel):
     ) -> GibbsState:
         """All scales start at 1 and all coefficients at 0, in every chain."""
         features, _, _ = model_args
-        num_coefficients = features.shape[1]
-        ones = jnp.ones((num_coefficients,), features.dtype)
-        one = jnp.ones((), features.dtype)
+        sizes, dtype = group_sizes(features), features[0].dtype
+        ones = jnp.ones((sum(sizes),), dtype)
+        one = jnp.ones((), dtype)
         z = {
             "coefficients": 0 * ones,
-            "global_scale": one,
+            "global_scale": jnp.ones((len(sizes),), dtype),
             "intercept": 0 * one,
             "local_scale": ones,
             "noise_variance": one,
@@ -138,7 +162,7 @@ class HorseshoeGibbs(MCMCKernel):
 def local_variance_scale(
     coefficients: Array, noise_variance: Array, global_scale: Array, auxiliary: Array
 ) -> Array:
-    """The c `[P]` of local_scale^2 | rest ~ InverseGamma(1, c)."""
+    """The c `[P]` of local_scale^2 | rest ~ InverseGamma(1, c); global_scale `[P]`."""
     return 1 / auxiliary + coefficients**2 / (2 * noise_variance * global_scale**2)
 
 
@@ -147,9 +171,15 @@ def auxiliary_scale(local_scale: Array) -> Array:
     return 1 + 1 / local_scale**2
 
 
-def prior_sd(global_scale: Array, local_scale: Array) -> Array:
-    """A coefficient's prior standard deviation over that of the noise, `[P]`."""
-    return jnp.minimum(global_scale * local_scale, _MAX_PRIOR_SD)
+def prior_sd(global_scale: Array, local_scale: Array, sizes: tuple[int, ...]) -> Array:
+    """A coefficient's prior standard deviation over that of the noise, `[..., P]`.
+
+    Args:
+        global_scale: `[..., G]`.
+        local_scale: `[..., P]`.
+        sizes: P_g of each group.
+    """
+    return jnp.minimum(by_coefficient(global_scale, sizes) * local_scale, _MAX_PRIOR_SD)
 
 
 class LinearSystem(NamedTuple):
@@ -184,20 +214,21 @@ class LinearSystem(NamedTuple):
         return -half_log_det - shape * jnp.log(NOISE_SCALE + self.misfit / 2)
 
 
-def linear_system(features: Array, y: Array, sd: Array) -> LinearSystem:
+def linear_system(features: Features, y: Array, sd: Array) -> LinearSystem:
     """Factorises the regression for coefficients of prior standard deviation `sd` `[P]`.
 
     Args:
         features, y: As for `horseshoe_model`; zeros where not observed.
         sd: Over the noise's standard deviation.
     """
-    scaled = features * sd[None, :]
-    gram, target = _gram(scaled, y)
-    return _factorised(gram, target, y, wide=_is_wide(scaled))
+    scaled = jnp.concatenate(features, axis=1) * sd[None, :]
+    if _is_wide(scaled):
+        return _factorised(scaled @ scaled.T, y, y, wide=True)
+    return _factorised(scaled.T @ scaled, scaled.T @ y, y, wide=False)
 
 
 def draw_coefficients(
-    rng_key: Array, features: Array, y: Array, observed_mask: Array, sd: Array
+    rng_key: Array, features: Features, y: Array, observed_mask: Array, sd: Array
 ) -> tuple[Array, Array, Array]:
     """Draws noise variance, coefficients and intercept given the scales, as one block.
 
@@ -221,8 +252,8 @@ def draw_coefficients(
         `[]`, `[P]` and `[]`.
     """
     system = linear_system(features, y, sd)
-    normals = jax.random.normal(rng_key, (_num_normals(features),), y.dtype)
-    scaled = features * sd[None, :]
+    scaled = jnp.concatenate(features, axis=1) * sd[None, :]
+    normals = jax.random.normal(rng_key, (_num_normals(scaled),), y.dtype)
     num_observed = jnp.sum(observed_mask)
     noise_variance, whitened, intercept = _draw_block(
         normals, system, scaled, y, num_observed
@@ -231,51 +262,64 @@ def draw_coefficients(
 
 
 def _sweep(
-    state: GibbsState, features: Array, y: Array, observed_mask: Array
+    state: GibbsState, features: Features, y: Array, observed_mask: Array
 ) -> GibbsState:
     # Few random calls a sweep: each costs as much as all of the algebra at C = 8.
     rng_key, key_normal, key_uniform = jax.random.split(state.rng_key, 3)
-    num_coefficients = features.shape[1]
-    normals = jax.random.normal(key_normal, (_num_normals(features) + 1,), y.dtype)
+    sizes = group_sizes(features)
+    together = jnp.concatenate(features, axis=1)  # hoisted out of the loop of sweeps
+    num_coefficients = sum(sizes)
+    normals = jax.random.normal(key_normal, (_num_normals(together) + 1,), y.dtype)
     uniforms = jax.random.uniform(
-        key_uniform, (2 * num_coefficients + 1,), y.dtype, minval=_TINY
+        key_uniform, (2 * num_coefficients + 2,), y.dtype, minval=_TINY
     )
     num_observed = jnp.sum(observed_mask)
     local_scale = state.z["local_scale"]
-    scaled = features * local_scale[None, :]
-    gram, target = _gram(scaled, y)
-    wide = _is_wide(scaled)
+    scaled = together * local_scale[None, :]
+    if _is_wide(scaled):
+        splits = [sum(sizes[: g + 1]) for g in range(len(sizes) - 1)]
+        grams = [group @ group.T for group in jnp.split(scaled, splits, axis=1)]
+
+        def system_at(scale: Array) -> LinearSystem:
+            parts = [s**2 * gram for s, gram in zip(scale, grams, strict=True)]
+            return _factorised(jnp.asarray(sum(parts)), y, y, wide=True)
+
+    else:
+        gram, target = scaled.T @ scaled, scaled.T @ y
+
+        def system_at(scale: Array) -> LinearSystem:
+            each = by_coefficient(scale, sizes)
+            total = each[:, None] * gram * each[None, :]
+            return _factorised(total, each * target, y, wide=False)
 
     def at(log_scale: Array) -> tuple[LinearSystem, Array]:
-        """The system, and the log density of log(global scale) given local scales."""
-        scale = jnp.exp(log_scale)
-        rhs = target if wide else scale * target
-        system = _factorised(scale**2 * gram, rhs, y, wide=wide)
-        prior = log_scale - jnp.log1p(scale**2)
+        """The system, and the log density of log(global scales) given local scales."""
+        scale = jnp.exp(log_scale)  # [G]
+        system = system_at(scale)
+        prior = jnp.sum(log_scale - jnp.log1p(scale**2))
         return system, system.log_marginal_likelihood(num_observed) + prior
 
     current = jnp.log(state.z["global_scale"])
-    proposed = current + _STEP * normals[0]
+    moved = jnp.arange(len(sizes)) == jnp.floor(uniforms[1] * len(sizes))
+    proposed = current + _STEP * normals[0] * moved
     proposed = jnp.clip(proposed, jnp.log(_MIN_SCALE), jnp.log(_MAX_GLOBAL_SCALE))
     (old, old_density), (new, new_density) = at(current), at(proposed)
     accepted = jnp.log(uniforms[0]) < new_density - old_density
     system = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
-    global_scale = jnp.exp(jnp.where(accepted, proposed, current))
+    global_scale = jnp.exp(jnp.where(accepted, proposed, current))  # [G]
 
+    each = by_coefficient(global_scale, sizes)  # [P]
     noise_variance, whitened, intercept = _draw_block(
-        normals[1:], system, global_scale * scaled, y, num_observed
+        normals[1:], system, each[None, :] * scaled, y, num_observed
     )
-    coefficients = jnp.sqrt(noise_variance) * global_scale * local_scale * whitened
+    coefficients = jnp.sqrt(noise_variance) * each * local_scale * whitened
     # InverseGamma(1, c) is c / Exponential(1).
-    for_scale, for_auxiliary = jnp.split(-jnp.log(uniforms[1:]), 2)
+    for_scale, for_auxiliary = jnp.split(-jnp.log(uniforms[2:]), 2)
     variance = (
-        local_variance_scale(
-            coefficients, noise_variance, global_scale, state.auxiliary
-        )
+        local_variance_scale(coefficients, noise_variance, each, state.auxiliary)
         / for_scale
     )
-    most = _MAX_PRIOR_SD / global_scale
-    local_scale = jnp.clip(jnp.sqrt(variance), _MIN_SCALE, most)
+    local_scale = jnp.clip(jnp.sqrt(variance), _MIN_SCALE, _MAX_PRIOR_SD / each)
     z = {
         "coefficients": coefficients,
         "global_scale": global_scale,
@@ -284,13 +328,6 @@ def _sweep(
         "noise_variance": noise_variance,
     }
     return GibbsState(z, auxiliary_scale(local_scale) / for_auxiliary, rng_key)
-
-
-def _gram(scaled: Array, y: Array) -> tuple[Array, Array]:
-    """S S' and y, or S'S and S'y: whichever matrix is smaller."""
-    if _is_wide(scaled):
-        return scaled @ scaled.T, y
-    return scaled.T @ scaled, scaled.T @ y
 
 
 def _is_wide(features: Array) -> bool:

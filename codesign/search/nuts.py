@@ -9,12 +9,13 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 
 from codesign.search import horseshoe
+from codesign.search.horseshoe import Features
 from codesign.types import Array
 
 _TARGET_ACCEPT_RATE = 0.9
 
 
-def scales_model(features: Array, y: Array, observed_mask: Array) -> None:
+def scales_model(features: Features, y: Array, observed_mask: Array) -> None:
     """Declares the scales of `horseshoe.horseshoe_model` to NumPyro, and nothing else.
 
     Coefficients, intercept and noise variance are integrated out, after NumPyro's
@@ -25,12 +26,14 @@ def scales_model(features: Array, y: Array, observed_mask: Array) -> None:
     Args:
         features, y, observed_mask: As for `horseshoe_model`; zeros where not observed.
     """
-    num_coefficients = features.shape[1]
-    global_scale = numpyro.sample("global_scale", dist.HalfCauchy(1.0))
-    local_scale = numpyro.sample(
-        "local_scale", dist.HalfCauchy(1.0).expand([num_coefficients]).to_event(1)
+    sizes = horseshoe.group_sizes(features)
+    global_scale = numpyro.sample(
+        "global_scale", dist.HalfCauchy(1.0).expand([len(sizes)]).to_event(1)
     )
-    sd = horseshoe.prior_sd(jnp.asarray(global_scale), jnp.asarray(local_scale))
+    local_scale = numpyro.sample(
+        "local_scale", dist.HalfCauchy(1.0).expand([sum(sizes)]).to_event(1)
+    )
+    sd = horseshoe.prior_sd(jnp.asarray(global_scale), jnp.asarray(local_scale), sizes)
     system = horseshoe.linear_system(features, y, sd)
     numpyro.factor("y", system.log_marginal_likelihood(jnp.sum(observed_mask)))
 
@@ -38,7 +41,7 @@ def scales_model(features: Array, y: Array, observed_mask: Array) -> None:
 @functools.partial(jax.jit, static_argnames=("num_chains", "num_warmup", "num_samples"))
 def sample(
     key: Array,
-    features: Array,
+    features: Features,
     y: Array,
     observed_mask: Array,
     *,
@@ -76,7 +79,8 @@ def sample(
 
     def rest(arguments: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         key, global_scale, local_scale = arguments
-        sd = horseshoe.prior_sd(global_scale, local_scale)
+        sizes = horseshoe.group_sizes(features)
+        sd = horseshoe.prior_sd(global_scale, local_scale, sizes)
         return horseshoe.draw_coefficients(key, *data, sd)
 
     keys = jax.vmap(lambda key: jax.random.split(key, num_samples))(pairs[:, 1])

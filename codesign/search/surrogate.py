@@ -29,7 +29,8 @@ class Posterior:
         linear: `[S, C]`.
         pairwise: `[S, C, C]`, upper triangular with a zero diagonal.
         noise_sd: `[S]`, standard deviation of an observation around f.
-        global_scale: `[S]`, scale of all coefficients over the noise's; no unit.
+        global_scale: `[S, 2]`, scale of the linear and of the pairwise coefficients over
+            the noise's; no unit.
         linear_inclusion: `[C]`, and
         pairwise_inclusion: `[C, C]`, upper triangular: mean of 1 - kappa, where
 
@@ -155,15 +156,16 @@ def sample_posterior(
             key = jax.random.split(key, num_chains)
         draws = _SAMPLERS[sampler](
             key,
-            padded_phi,
+            tuple(np.split(padded_phi, [num_variables], axis=1)),
             padded_y,
             observed,
             num_chains=num_chains,
             num_warmup=num_warmup,
             num_samples=num_samples,
         )
+        sizes = (num_variables, phi.shape[1] - num_variables)
         draws["prior_sd"] = horseshoe.prior_sd(
-            draws["global_scale"][:, None], draws["local_scale"]
+            draws["global_scale"], draws["local_scale"], sizes
         )
         draws = jax.tree.map(np.asarray, draws)
     num_divergent = draws.get("num_divergent")
@@ -228,7 +230,7 @@ def _standardise(y: np.ndarray) -> tuple[float, float, np.ndarray]:
 @functools.partial(jax.jit, static_argnames=("num_chains", "num_warmup", "num_samples"))
 def _sample_gibbs(
     key: Array,
-    phi: Array,
+    phi: horseshoe.Features,
     y: Array,
     observed: Array,
     *,

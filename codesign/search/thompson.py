@@ -9,6 +9,7 @@ from codesign.types import Array
 
 _ROW_SWEEPS = 800 * 32  # observations times sweeps before the draw that proposes
 _MIN_WARMUP = 200
+_NUM_AVERAGED = 4  # sweeps behind a proposal
 _TAIL_RATIO, _MIN_FOR_TAIL = 3, 8  # of `without_long_tail`
 
 
@@ -17,8 +18,8 @@ def num_sweeps(num_observations: int) -> int:
 
     Few observations leave many models possible, and a chain that starts from all of them
     takes long to settle on a likely one: on noise-free sparse quadratics of 20 variables
-    the optimum is met within 20 proposals from 58, 85, 90 and 93 % of 60 starts with 200,
-    600, 1200 and 2400 sweeps.
+    the optimum was met within 20 proposals from 58, 85, 90 and 93 % of 60 starts with
+    200, 600, 1200 and 2400 sweeps.
     """
     return max(_MIN_WARMUP, _ROW_SWEEPS // surrogate.bucket(num_observations))
 
@@ -53,7 +54,7 @@ def propose(
 ) -> np.ndarray:
     """Proposes distinct points to evaluate next, for maximising f(x) - penalty |x|_1.
 
-    A proposal is the maximiser under one draw theta of the posterior (Thompson, 1933; for
+    A proposal is the maximiser under a draw theta of the posterior (Thompson, 1933; for
     this model Baptista & Poloczek, "BOCS", ICML 2018), in the form that `bqp.solve`
     minimises:
 
@@ -63,6 +64,10 @@ def propose(
     y, and so is the penalty; the model is of y `without_long_tail`. If the maximiser is
     excluded or already among the proposals,
     the next best point of the same draw is taken.
+
+    As theta stands the mean of the last 4 sweeps of a chain. Of one sweep alone, dozens of
+    coefficients that hardly matter are random enough to switch their sites on; the mean
+    keeps what the chain has settled on, which differs from chain to chain.
 
     Proposal i comes from a chain of its own with the key `fold_in(key, i)`; chains run
     one after another, in one compiled program whatever their number, since a chain
@@ -99,11 +104,15 @@ def propose(
     proposals = []
     for i in range(num_proposals):
         posterior = surrogate.sample_posterior(
-            jax.random.fold_in(key, i), x, y, num_warmup=num_warmup, num_samples=1
+            jax.random.fold_in(key, i),
+            x,
+            y,
+            num_warmup=num_warmup,
+            num_samples=_NUM_AVERAGED,
         )
         result = bqp.solve(
-            -posterior.pairwise[0],
-            sparsity_penalty - posterior.linear[0],
+            -posterior.pairwise.mean(axis=0),
+            sparsity_penalty - posterior.linear.mean(axis=0),
             exclude=taken,
         )
         proposals.append(result.x)

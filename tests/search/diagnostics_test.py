@@ -18,7 +18,7 @@ def _posterior(draws, **changes):
         "linear": rng.normal(size=(num_draws, 2)),
         "pairwise": np.triu(rng.normal(size=(num_draws, 2, 2)), k=1),
         "noise_sd": draws.reshape(-1),
-        "global_scale": rng.gamma(1.0, size=num_draws),
+        "global_scale": rng.gamma(1.0, size=(num_draws, 2)),
         "linear_inclusion": np.zeros(2),
         "pairwise_inclusion": np.zeros((2, 2)),
         "y_sd": 1.0,

@@ -25,14 +25,19 @@ def _data(num_rows, num_coefficients, seed=0):
     features -= features.mean(axis=0)
     y = features[:, 0] + 0.3 * rng.normal(size=num_rows)
     y = (y - y.mean()) / y.std()
-    return features, y, np.ones(num_rows, bool)
+    return _two_groups(features), y, np.ones(num_rows, bool)
+
+
+def _two_groups(features):
+    """A third of the columns, and the others."""
+    return tuple(np.split(features, [(features.shape[1] + 1) // 3], axis=1))
 
 
 def _sites(num_coefficients, seed=0):
     rng = np.random.default_rng(seed)
     return {
         "noise_variance": rng.gamma(2.0),
-        "global_scale": rng.gamma(2.0),
+        "global_scale": rng.gamma(2.0, size=2),
         "local_scale": rng.gamma(2.0, size=num_coefficients),
         "coefficients": rng.normal(size=num_coefficients),
         "intercept": rng.normal(),
@@ -64,7 +69,10 @@ def test_local_scales_have_the_conditional_of_the_model():
         )
 
     scale = horseshoe.local_variance_scale(
-        sites["coefficients"], sites["noise_variance"], sites["global_scale"], auxiliary
+        sites["coefficients"],
+        sites["noise_variance"],
+        np.asarray(horseshoe.by_coefficient(sites["global_scale"], (1, 2))),
+        auxiliary,
     )
 
     def conditional(z):
@@ -74,10 +82,16 @@ def test_local_scales_have_the_conditional_of_the_model():
     assert difference == pytest.approx(joint(other) - joint(sites), abs=1e-9)
 
 
+def _sd(data, sites):
+    sizes = horseshoe.group_sizes(data[0])
+    return np.asarray(
+        horseshoe.prior_sd(sites["global_scale"], sites["local_scale"], sizes)
+    )
+
+
 def _block(data, sites):
     """Parameters of equations (3), (4) and (5) by plain inverses."""
-    features, y, _ = data
-    sd = sites["global_scale"] * sites["local_scale"]
+    features, y, sd = np.concatenate(data[0], axis=1), data[1], _sd(data, sites)
     marginal = np.eye(len(y)) + features @ np.diag(sd**2) @ features.T
     shape = horseshoe.NOISE_SHAPE + (len(y) - 1) / 2
     scale = horseshoe.NOISE_SCALE + y @ np.linalg.inv(marginal) @ y / 2
@@ -117,7 +131,7 @@ def test_block_of_coefficients_has_the_conditional_of_the_model(
 def test_draws_of_the_block_have_their_distribution(num_rows, num_coefficients):
     data, sites = _data(num_rows, num_coefficients), _sites(num_coefficients)
     shape, scale, mean, covariance = _block(data, sites)
-    sd = horseshoe.prior_sd(sites["global_scale"], sites["local_scale"])
+    sd = _sd(data, sites)
     keys = jax.random.split(jax.random.key(0), 20000)
     draw = jax.jit(
         jax.vmap(lambda key: horseshoe.draw_coefficients(key, *data, sd)),
@@ -156,13 +170,13 @@ def _sampler(num_chains, num_warmup, num_samples):
 
 def _run(data, *, num_chains=1, num_warmup=0, num_samples=5, seed=0):
     run = _sampler(num_chains, num_warmup, num_samples)
-    return run(jax.random.key(seed), *map(jnp.asarray, data))
+    return run(jax.random.key(seed), *jax.tree.map(jnp.asarray, data))
 
 
 def _padded(data, num_rows):
     more = num_rows - len(data[1])
     return (
-        np.pad(data[0], ((0, more), (0, 0))),
+        tuple(np.pad(group, ((0, more), (0, 0))) for group in data[0]),
         *(np.pad(a, (0, more)) for a in data[1:]),
     )
 
@@ -183,7 +197,7 @@ def test_posterior_mean_is_that_of_an_integral_over_the_scales():
     # and intercept integrated out is (1 + f'f s^2)^-1/2 (2 d + y'M^-1 y)^-(n + 1)/2, d
     # the noise prior's scale, and the mean of the coefficient is s^2 f'y / (1 + f'f s^2).
     features, y, observed = _data(6, 1)
-    f = features[:, 0]
+    f = np.concatenate(features, axis=1)[:, 0]
     ff, fy = f @ f, f @ y
     log_scale = np.linspace(-16.0, 16.0, 1601)
     scale = np.exp(log_scale)
@@ -213,6 +227,6 @@ def test_stays_finite_without_noise(num_coefficients):
         features -= features.mean(axis=0)
         y = features[:, 0] * 3 - features[:, 5] * 2
         y /= y.std() if y.any() else 1.0
-        data = _padded((features, y, np.ones(num_rows, bool)), 64)
+        data = _padded((_two_groups(features), y, np.ones(num_rows, bool)), 64)
         for site, values in _run(data, num_samples=300).items():
             assert np.all(np.isfinite(values)), (num_rows, site)

@@ -19,13 +19,18 @@ def _data(num_rows, num_coefficients, seed=0):
     features -= features.mean(axis=0)
     y = features[:, 0] + 0.3 * rng.normal(size=num_rows)
     y = (y - y.mean()) / y.std()
-    return features, y, np.ones(num_rows, bool)
+    return _two_groups(features), y, np.ones(num_rows, bool)
+
+
+def _two_groups(features):
+    """A third of the columns, and the others."""
+    return tuple(np.split(features, [(features.shape[1] + 1) // 3], axis=1))
 
 
 def _sites(num_coefficients, seed=0):
     rng = np.random.default_rng(seed)
     return {
-        "global_scale": rng.gamma(2.0),
+        "global_scale": rng.gamma(2.0, size=2),
         "local_scale": rng.gamma(2.0, size=num_coefficients),
     }
 
@@ -33,13 +38,13 @@ def _sites(num_coefficients, seed=0):
 def _padded(data, num_rows):
     more = num_rows - len(data[1])
     return (
-        np.pad(data[0], ((0, more), (0, 0))),
+        tuple(np.pad(group, ((0, more), (0, 0))) for group in data[0]),
         *(np.pad(a, (0, more)) for a in data[1:]),
     )
 
 
 def _likelihood(data, sd):
-    features, y, observed = map(jnp.asarray, data)
+    features, y, observed = jax.tree.map(jnp.asarray, data)
     system = horseshoe.linear_system(features, y, jnp.asarray(sd))
     return float(system.log_marginal_likelihood(jnp.sum(observed)))
 
@@ -49,7 +54,7 @@ def test_likelihood_is_a_multivariate_t_of_the_contrasts(num_rows, num_coefficie
     # A normal whose variance has an InverseGamma(a, b) factor is a t with 2a degrees of
     # freedom and b/a times its covariance; a flat intercept leaves the contrasts.
     data = _data(num_rows, num_coefficients)
-    features, y, _ = data
+    features, y = np.concatenate(data[0], axis=1), data[1]
     contrasts = np.linalg.svd(np.ones((1, num_rows)))[2][1:]  # [N - 1, N]
     a, b = horseshoe.NOISE_SHAPE, horseshoe.NOISE_SCALE
 
@@ -92,9 +97,9 @@ def test_scales_model_is_an_integral_of_the_horseshoe_model():
         return float(log_density(nuts.scales_model, data, {}, sites)[0])
 
     with cpu.float64_on_cpu():
-        data = tuple(map(jnp.asarray, data))
+        data = jax.tree.map(jnp.asarray, data)
         one, other = (
-            {"global_scale": jnp.asarray(scale), "local_scale": jnp.asarray([0.7])}
+            {"global_scale": jnp.array([1.0, scale]), "local_scale": jnp.asarray([0.7])}
             for scale in (0.5, 5.0)
         )
         expected = integral(one) - integral(other)
@@ -114,7 +119,7 @@ def test_padding_changes_neither_density_nor_gradient(num_rows, num_coefficients
     with cpu.float64_on_cpu():
         sites = jax.tree.map(jnp.asarray, _sites(num_coefficients))
         plain, same = (
-            density(sites, tuple(map(jnp.asarray, arrays)))
+            density(sites, jax.tree.map(jnp.asarray, arrays))
             for arrays in (data, _padded(data, 16))
         )
     jax.tree.map(
@@ -127,14 +132,17 @@ def test_padding_changes_neither_density_nor_gradient(num_rows, num_coefficients
 def test_scales_are_clipped_as_for_gibbs():
     # Beyond the largest prior standard deviation only the prior still falls.
     def likelihood(local_scale):
-        scales = {"global_scale": 1e4, "local_scale": np.array([local_scale, 1.0, 1.0])}
+        scales = {
+            "global_scale": np.array([1e4, 1.0]),
+            "local_scale": np.array([local_scale, 1.0, 1.0]),
+        }
         value = log_density(
             nuts.scales_model, data, {}, jax.tree.map(jnp.array, scales)
         )
         return float(value[0]) + np.log1p(local_scale**2)
 
     with cpu.float64_on_cpu():
-        data = tuple(map(jnp.asarray, _data(9, 3)))
+        data = jax.tree.map(jnp.asarray, _data(9, 3))
         assert likelihood(1e9) == pytest.approx(likelihood(1e2), rel=1e-9)
         assert likelihood(1e-3) != pytest.approx(likelihood(1e2), rel=1e-2)
 
@@ -167,7 +175,7 @@ def _summaries(posterior):
     return {
         "intercept": posterior.intercept.mean(),
         "noise_sd": posterior.noise_sd.mean(),
-        "log_global_scale": np.log(posterior.global_scale).mean(),
+        "log_global_scale": np.log(posterior.global_scale).mean(axis=0),
         "linear": posterior.linear.mean(axis=0),
         "pairwise": posterior.pairwise.mean(axis=0)[pairs],
         "site_inclusion": posterior.site_inclusion(0.15),

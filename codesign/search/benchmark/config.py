@@ -3,6 +3,7 @@
 import dataclasses
 
 from codesign.search.benchmark import optimizers, problems
+from codesign.search.benchmark.placements import LAMBDAS, placement_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,10 @@ _TASKS = (
     Task("planted_50", 10, 90),
     Task("planted_100", 20, 130),
 )
+_PLACEMENTS = (
+    *(Task(placement_name(penalty), 5, 35) for penalty in LAMBDAS),
+    Task("placement_screened", 5, 35),
+)
 PRESETS = {
     "quick": BenchmarkConfig(
         preset="quick",
@@ -96,12 +101,14 @@ PRESETS = {
             Task("ising", 20, 40),
             Task("contamination", 20, 30),
             Task("planted_20", 5, 35),
+            Task(placement_name(0.005), 5, 35),
         ),
         speed_variables=(20,),
     ),
+    "placement": BenchmarkConfig(preset="placement", tasks=_PLACEMENTS),
     "full": BenchmarkConfig(
         preset="full",
-        tasks=_TASKS,
+        tasks=(*_TASKS, *_PLACEMENTS),
         speed_variables=(20, 50, 100),
         speed_observations=(20, 60, 120),
     ),

@@ -30,6 +30,10 @@ class Optimizer(Protocol):
         """Takes the value of a point, without the penalty."""
         ...
 
+    def reject(self, x: np.ndarray) -> None:
+        """Takes note that a point is not worth evaluating."""
+        ...
+
 
 def create(
     name: str,
@@ -96,6 +100,9 @@ class _OurStudy:
     def tell(self, x: np.ndarray, value: float) -> None:
         self._study.tell(x, value)
 
+    def reject(self, x: np.ndarray) -> None:
+        self._study.fail(x, "not worth evaluating")
+
 
 class _Scripted:
     """Evaluates the initial points, then what a script asks for."""
@@ -131,6 +138,11 @@ class _Scripted:
 
     def tell(self, x: np.ndarray, value: float) -> None:
         self._last = value - self._penalty * int(x.sum())
+        self._known[points.encode(x)] = self._last
+
+    def reject(self, x: np.ndarray) -> None:
+        """As bad as the worst point known."""
+        self._last = min(self._known.values(), default=0.0)
         self._known[points.encode(x)] = self._last
 
 

@@ -26,6 +26,7 @@ class Run:
         points: `[N]` evaluated points, encoded as text.
         objectives: `[N]` their objective, penalty included.
         ask_s: `[N]` CPU time of each proposal.
+        num_rejected: Points that were ruled out without evaluating them.
     """
 
     problem: str
@@ -36,6 +37,7 @@ class Run:
     points: tuple[str, ...]
     objectives: tuple[float, ...]
     ask_s: tuple[float, ...]
+    num_rejected: int = 0
 
     @property
     def title(self) -> str:

@@ -16,6 +16,11 @@ import numpy as np
 from codesign.search import points
 from codesign.search.benchmark.draws import Draws
 from codesign.search.benchmark.ising import IsingSparsification
+from codesign.search.benchmark.placements import (
+    LAMBDAS,
+    TrainedPlacements,
+    placement_name,
+)
 
 _MOST_ROWS = 1 << 12  # prefixes expanded together
 
@@ -53,6 +58,11 @@ class Problem(Protocol):
             x: `[C]` of 0 and 1.
         """
         ...
+
+
+def is_hopeless(problem: Problem, x: np.ndarray) -> bool:
+    """Whether cheap evidence rules a point out before it is evaluated."""
+    return isinstance(problem, TrainedPlacements) and problem.is_hopeless(x)
 
 
 def penalised(problem: Problem, x: np.ndarray) -> float:
@@ -276,4 +286,11 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
         f"planted_{c}": functools.partial(PlantedQuadratic, num_variables=c)
         for c in (20, 50, 100)
     },
+    **{
+        placement_name(penalty): functools.partial(
+            TrainedPlacements, sparsity_penalty=penalty
+        )
+        for penalty in LAMBDAS
+    },
+    "placement_screened": functools.partial(TrainedPlacements, screened=True),
 }

@@ -18,17 +18,22 @@ from codesign.report import (
     figures,
 )
 from codesign.report.format import NO_VALUE
-from codesign.search.benchmark import optimizers, targets
+from codesign.search.benchmark import optimizers, penalty, targets
 from codesign.search.benchmark.outcome import Outcome, Run
 
-_PLANTED = "planted"
+_FAMILIES = ("planted", "placement")  # have figures of their own
 
 
 def write(outcome: Outcome, *, workdir: pathlib.Path, wall_s: float) -> None:
     """Writes `results.json`, PNG figures and `report.html`, and prints the tables."""
     config = outcome.config
     rows = targets.results(outcome)
-    tables = [targets.table(rows, config.num_seeds), final_table(outcome)]
+    tables = [final_table(outcome)]
+    if rows:
+        tables.insert(0, targets.table(rows, config.num_seeds))
+    by_penalty = penalty.rows(outcome)
+    if len(by_penalty) > 1:
+        tables.append(penalty.table(by_penalty))
     if outcome.speeds:
         tables.append(targets.speed_table(outcome.speeds))
     drawn = draw(outcome, workdir)
@@ -41,6 +46,7 @@ def write(outcome: Outcome, *, workdir: pathlib.Path, wall_s: float) -> None:
         quantities=[
             *(row.quantity() for row in rows),
             *_quantities(outcome),
+            *(penalty.quantities(by_penalty) if len(by_penalty) > 1 else ()),
             *_speed_quantities(outcome),
         ],
         figures=[path for path, _ in drawn],
@@ -58,7 +64,7 @@ def write(outcome: Outcome, *, workdir: pathlib.Path, wall_s: float) -> None:
             for row in rows
         ],
         sections=[
-            Section("Targets", [tables[0]]),
+            *([Section("Targets", [tables[0]])] if rows else []),
             Section(
                 "Regret",
                 [
@@ -68,10 +74,9 @@ def write(outcome: Outcome, *, workdir: pathlib.Path, wall_s: float) -> None:
                         "the same random points."
                     ),
                     *(FigureImage(workdir / path, text) for path, text in drawn),
-                    tables[1],
                 ],
             ),
-            *(Section("Speed", [table]) for table in tables[2:]),
+            Section("Tables", [*tables[1 if rows else 0 :]]),
         ],
         results=results,
         config=config,
@@ -150,10 +155,9 @@ def draw(outcome: Outcome, workdir: pathlib.Path) -> list[tuple[str, str]]:
     """Saves the regret curves as PNG; returns their file names with captions."""
     groups: dict[str, list[str]] = {}
     for task in outcome.config.tasks:
-        planted = task.problem.startswith(_PLANTED)
-        groups.setdefault(_PLANTED if planted else "literature", []).append(
-            task.problem
-        )
+        family = task.problem.partition("_")[0]
+        group = family if family in _FAMILIES else "literature"
+        groups.setdefault(group, []).append(task.problem)
     captions = []
     for group, names in groups.items():
         panels = {}
@@ -192,6 +196,10 @@ def _quantities(outcome: Outcome) -> list[Quantity]:
                 "median_regret": (
                     float(np.median([run.regret[-1] for run in runs])),
                     budget,
+                ),
+                "num_rejected": (
+                    float(np.mean([run.num_rejected for run in runs])),
+                    "mean over seeds; ruled out before they were evaluated",
                 ),
                 "num_optima": (
                     sum(bool(run.regret[-1] == 0) for run in runs),

@@ -104,10 +104,14 @@ def run_one(
         num_initial=task.num_initial,
         seed=seed,
     )
-    xs, objectives, ask_s = [], [], []
+    xs, objectives, ask_s, num_rejected = [], [], [], 0
     for number in range(task.num_evaluations):
         start = time.process_time()
         x = optimizer.ask()
+        while problems.is_hopeless(problem, x):
+            num_rejected += 1
+            optimizer.reject(x)
+            x = optimizer.ask()
         ask_s.append(time.process_time() - start)
         value = problem.value(x)
         optimizer.tell(x, value)
@@ -123,6 +127,7 @@ def run_one(
         points=tuple(xs),
         objectives=tuple(objectives),
         ask_s=tuple(ask_s),
+        num_rejected=num_rejected,
     )
 
 

@@ -10,7 +10,6 @@ from codesign.report.format import NO_VALUE
 from codesign.search.benchmark.outcome import Outcome, Run
 from codesign.search.benchmark.speed import Speed
 
-_SPECIFICATION = "specs/search.md, Targets"
 _AT_MOST_S = {20: 0.05, 50: 0.2, 100: 1.5}  # an ask after about 60 observations
 _NEAR = (40, 80)  # observations that count as about 60
 
@@ -54,7 +53,7 @@ class Result:
             note += "; not reached within the budget"
         return Quantity(
             self.name, self.ours, self.unit, kind="measured", paper=self.published,
-            source=f"{self.source}; {_SPECIFICATION}" if self.source else "", note=note,
+            source=self.source, note=note,
         )  # fmt: skip
 
 
@@ -179,8 +178,8 @@ def table(rows: list[Result], num_seeds: int) -> Table:
         ],
         footnotes=[
             f"Over {num_seeds} seeds. Evaluations are counted after the initial ones. "
-            f"Targets and values elsewhere are those of {_SPECIFICATION}; they were "
-            "measured on other seeds, and on other machines.",
+            "Targets are the project's own; values elsewhere are of its trials of the "
+            "peers on other seeds and machines.",
             "Times: medians of warm calls, in seconds of CPU.",
         ],
     )
