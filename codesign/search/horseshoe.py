@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
@@ -71,9 +70,12 @@ def group_sizes(features: Features) -> tuple[int, ...]:
 
 def by_coefficient(of_groups: Array, sizes: tuple[int, ...]) -> Array:
     """`[..., G]` to `[..., P]`: each group's number at each of its coefficients."""
-    return jnp.repeat(
-        of_groups, np.array(sizes), axis=-1, total_repeat_length=sum(sizes)
-    )
+    shape = of_groups.shape[:-1]
+    parts = [
+        jnp.broadcast_to(of_groups[..., g, None], (*shape, size))
+        for g, size in enumerate(sizes)
+    ]
+    return jnp.concatenate(parts, axis=-1)
 
 
 class GibbsState(NamedTuple):
@@ -252,11 +254,11 @@ def draw_coefficients(
         `[]`, `[P]` and `[]`.
     """
     system = linear_system(features, y, sd)
-    scaled = jnp.concatenate(features, axis=1) * sd[None, :]
-    normals = jax.random.normal(rng_key, (_num_normals(scaled),), y.dtype)
+    together = jnp.concatenate(features, axis=1)
+    normals = jax.random.normal(rng_key, (_num_normals(together),), y.dtype)
     num_observed = jnp.sum(observed_mask)
     noise_variance, whitened, intercept = _draw_block(
-        normals, system, scaled, y, num_observed
+        normals, system, together, sd, y, num_observed
     )
     return noise_variance, jnp.sqrt(noise_variance) * sd * whitened, intercept
 
@@ -310,7 +312,7 @@ def _sweep(
 
     each = by_coefficient(global_scale, sizes)  # [P]
     noise_variance, whitened, intercept = _draw_block(
-        normals[1:], system, each[None, :] * scaled, y, num_observed
+        normals[1:], system, scaled, each, y, num_observed
     )
     coefficients = jnp.sqrt(noise_variance) * each * local_scale * whitened
     # InverseGamma(1, c) is c / Exponential(1).
@@ -347,13 +349,19 @@ def _num_normals(features: Array) -> int:
 
 
 def _draw_block(
-    normals: Array, system: LinearSystem, scaled: Array, y: Array, num_observed: Array
+    normals: Array,
+    system: LinearSystem,
+    features: Array,
+    sd: Array,
+    y: Array,
+    num_observed: Array,
 ) -> tuple[Array, Array, Array]:
     """Noise variance, coefficients over their prior's standard deviation, intercept.
 
-    `normals` are `[_num_normals]`; those of padding rows come last.
+    `normals` are `[_num_normals]`; those of padding rows come last. `system` is that of
+    `features` `[N, P]`, multiplied by `sd` `[P]`.
     """
-    num_rows, num_coefficients = scaled.shape
+    num_rows, num_coefficients = features.shape
     fixed = num_coefficients + 1 + 2 * NOISE_SHAPE
     prior_draw = normals[:num_coefficients]
     by_row = normals[fixed:].reshape(num_rows, 2)
@@ -365,10 +373,10 @@ def _draw_block(
     )
     noise_variance = (NOISE_SCALE + system.misfit / 2) / (squares / 2)
     noise_sd = jnp.sqrt(noise_variance)
-    if _is_wide(scaled):
-        residual = y / noise_sd - scaled @ prior_draw - by_row[:, 1]
+    if _is_wide(features):
+        residual = y / noise_sd - features @ (sd * prior_draw) - by_row[:, 1]
         weights = cho_solve((system.factor, True), residual)
-        whitened = prior_draw + scaled.T @ weights
+        whitened = prior_draw + sd * (features.T @ weights)
     else:
         whitened = solve_triangular(
             system.factor,

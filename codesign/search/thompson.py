@@ -7,8 +7,7 @@ from numpy.typing import ArrayLike
 from codesign.search import bqp, surrogate
 from codesign.types import Array
 
-_ROW_SWEEPS = 800 * 32  # observations times sweeps before the draw that proposes
-_MIN_WARMUP = 200
+_MOST_WARMUP, _MIN_WARMUP = 800, 200  # sweeps before the draw that proposes
 _NUM_AVERAGED = 4  # sweeps behind a proposal
 _TAIL_RATIO, _MIN_FOR_TAIL = 3, 8  # of `without_long_tail`
 
@@ -21,7 +20,8 @@ def num_sweeps(num_observations: int) -> int:
     the optimum was met within 20 proposals from 58, 85, 90 and 93 % of 60 starts with
     200, 600, 1200 and 2400 sweeps.
     """
-    return max(_MIN_WARMUP, _ROW_SWEEPS // surrogate.bucket(num_observations))
+    rows = surrogate.bucket(num_observations)
+    return max(_MIN_WARMUP, round(_MOST_WARMUP * (32 / rows) ** 1.3))
 
 
 def without_long_tail(y: ArrayLike) -> np.ndarray:
