@@ -42,6 +42,12 @@ _STACK = flags.DEFINE_string("stack", None, "R ReRAM and G GPU tiers, such as 3R
 _LAMBDA = flags.DEFINE_float(
     "lambda", None, "Accuracy that one more batch norm must be worth."
 )
+_LEAST_HEALTH = flags.DEFINE_float(
+    "least_health", None, "Gradient over weight below which nothing is trained."
+)
+_WARM_START = flags.DEFINE_string(
+    "warm_start", None, "journal.jsonl of another search, whose best come first."
+)
 
 
 def main(argv):
@@ -78,6 +84,8 @@ def _config() -> placement.PlacementConfig:
         "num_evaluations": _EVALUATIONS.value,
         "num_seeds": _SEEDS.value,
         "sparsity_penalty": _LAMBDA.value,
+        "least_health": _LEAST_HEALTH.value,
+        "warm_start": _WARM_START.value,
     }
     train = {
         "epochs": _EPOCHS.value,

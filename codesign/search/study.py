@@ -297,11 +297,11 @@ class Study:
         """Enqueues the best points of another study, such as one on another data set.
 
         Its values are not taken over, since they are of another objective; only its
-        order is, under this study's penalty. Points known here are passed over.
+        order is, under this study's penalty. Doing it again changes nothing.
 
         Args:
             other: A study of the same sites.
-            num_points: Most points to enqueue.
+            num_points: How many of its best points; those known here are passed over.
 
         Returns:
             `[<= num_points, C]` int8, the points enqueued, best first.
@@ -318,7 +318,8 @@ class Study:
         told = [trial for trial in other.trials if trial.status == "told"]
         told.sort(key=lambda t: (-self.penalised(t), t.number))
         known = {points.encode(trial.x) for trial in self.trials}
-        new = [t.x for t in told if points.encode(t.x) not in known][:num_points]
+        best = [trial.x for trial in told[:num_points]]
+        new = [x for x in best if points.encode(x) not in known]
         for x in new:
             self.enqueue(x)
         return np.array(new, np.int8).reshape(len(new), self._num_variables)

@@ -493,11 +493,11 @@ def test_warm_start_hands_out_the_best_of_another_study(tmp_path):
     study = _study()
     study.tell([0, 1, 0, 0, 1, 0], 0.5)
     # Without a penalty the third is better than the second; the first is known.
-    best = study.warm_start(Study.load(tmp_path / "other.jsonl"), 1)
+    best = study.warm_start(Study.load(tmp_path / "other.jsonl"), 2)
     assert best.tolist() == [[1, 1, 1, 0, 1, 1]]
     assert study.ask().tolist() == best.tolist()
-    assert study.warm_start(other).tolist() == [[0, 1, 0, 0, 0, 0]]
-    assert study.warm_start(other).shape == (0, 6)
+    assert study.warm_start(other, 2).shape == (0, 6)
+    assert study.warm_start(other, 3).tolist() == [[0, 1, 0, 0, 0, 0]]
 
 
 def test_warm_start_wants_the_same_sites():

@@ -32,6 +32,8 @@ class PlacementConfig:
             gradient of one of its kernels is a smaller part of its mean weight; 0 trains
             all. The default is where DeepTrain sees gradients vanish (Fig. 1: 0.02 to
             0.04 %).
+        warm_start: Journal of another search over the same sites, such as one on
+            another data set; its three best placements are trained first.
         num_reram_tiers, num_gpu_tiers: R and G of the stack.
         num_seeds: Runs behind each accuracy of the final table.
         checkpoint_every_s: Least time between two checkpoints of a run.
@@ -52,6 +54,7 @@ class PlacementConfig:
     num_initial: int = 5
     sparsity_penalty: float = 0.005
     least_health: float = 4e-4
+    warm_start: str | None = None
     num_reram_tiers: int = 3
     num_gpu_tiers: int = 1
     num_seeds: int = 3

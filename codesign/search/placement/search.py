@@ -57,6 +57,15 @@ class PlacementSearch:
         )
         self.all_bn = np.ones(network.num_sites, np.int8)
         self.no_bn = np.zeros(network.num_sites, np.int8)
+        self.other = None
+        if config.warm_start is not None:
+            self.other = Study.load(config.warm_start)
+            if self.other.num_variables != network.num_sites:
+                raise ValueError(
+                    f"`warm_start` (={config.warm_start}) is a search over "
+                    f"{self.other.num_variables} sites, but {network_name!r} has "
+                    f"{network.num_sites}; give one of the same network."
+                )
         self.runs_done = 0
         paper_runs = config.num_seeds if network.paper_sites else 0
         self.runs_planned = (
@@ -85,6 +94,8 @@ class PlacementSearch:
         ):
             self.study.enqueue(self.all_bn)
             self.study.enqueue(self.no_bn)
+            if self.other is not None:
+                self.study.warm_start(self.other)
             while len(self._ended()) < self.config.num_evaluations:
                 self._evaluate(self.study.ask(1)[0])
             rows = {

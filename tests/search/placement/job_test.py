@@ -16,6 +16,7 @@ import pytest
 from codesign.report import Results
 from codesign.search import placement
 from codesign.search.placement.search import is_confirmed
+from codesign.search.study import Study
 from codesign.training import TrainConfig, Trainer
 
 _TINY = dataclasses.replace(
@@ -27,6 +28,9 @@ _TINY = dataclasses.replace(
     num_evaluations=5,
     num_seeds=2,
     checkpoint_every_s=0.3,
+)
+_SHORT = dataclasses.replace(
+    _TINY, train=dataclasses.replace(_TINY.train, epochs=1), num_seeds=1
 )
 _QUANTITIES = {
     *(f"accuracy[{row}]" for row in ("all_bn", "no_bn", "bo_n")),
@@ -313,3 +317,40 @@ def test_the_launcher_refuses_in_one_line(tmp_path):
     unknown = _launch("--preset=nonsense", f"--workdir={tmp_path / 'b'}")
     assert "`preset` (='nonsense') must be one of" in unknown.stderr
     assert unknown.returncode == 1
+
+
+def test_vanishing_gradients_are_not_trained(tmp_path):
+    # So high a bar that only All-BN and No-BN pass, and the eighth in a row.
+    config = dataclasses.replace(_SHORT, least_health=1e3, num_evaluations=4)
+    (outcome,) = placement.run(config, workdir=tmp_path)
+    screened = [t for t in outcome.ended if t.metrics["status"] == "screened"]
+    assert len(outcome.trained) == 4
+    assert len(screened) == 16
+    assert all("gradients vanish" in t.reason for t in screened)
+    values = {
+        q.name: q.value for q in Results.read(tmp_path / "results.json").quantities
+    }
+    assert values["num_screened"] == 16
+    assert values["num_evaluations"] == 4
+    assert values["num_failed"] == 0
+
+
+def test_warm_start_trains_the_best_of_another_search_first(finished, tmp_path):
+    journal = finished[0] / "journal.jsonl"
+    config = dataclasses.replace(
+        _SHORT, warm_start=str(journal), num_evaluations=6, least_health=0.0
+    )
+    (outcome,) = placement.run(config, workdir=tmp_path)
+    told = [t for t in finished[1][0].trials if t.status == "told"]
+    penalty = config.sparsity_penalty
+    told.sort(key=lambda t: (penalty * t.x.sum() - t.value, t.number))
+    best = {tuple(t.x) for t in told[:3]} | {(0,) * 8, (1,) * 8}
+    enqueued = {tuple(t.x) for t in outcome.trials if t.origin == "enqueued"}
+    assert enqueued == best
+
+
+def test_warm_start_from_another_network_is_refused(tmp_path):
+    Study(5, tmp_path / "other.jsonl").tell([0] * 5, 0.5)
+    config = dataclasses.replace(_TINY, warm_start=str(tmp_path / "other.jsonl"))
+    with pytest.raises(ValueError, match="over 5 sites, but 'vgg11' has 8"):
+        placement.prepare(config, workdir=tmp_path / "run")
