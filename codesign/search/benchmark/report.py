@@ -101,10 +101,14 @@ def summary(outcome: Outcome, rows: list[targets.Result]) -> str:
         peer = outcome.best_peer(problem, _mean_final_regret)
         ours = _mean_final_regret(outcome.of(problem, "codesign"))
         least += peer is None or ours <= peer[1]
+    met = (
+        f"{sum(row.met for row in rows)} of {len(rows)} targets are met. "
+        if rows
+        else ""
+    )
     return (
-        f"{sum(row.met for row in rows)} of {len(rows)} targets are met over "
-        f"{config.num_seeds} seeds, and our search ends with the least mean regret, or as "
-        f"little as the best peer, on {least} of {len(contests)} problems."
+        f"{met}Over {config.num_seeds} seeds our search ends with the least mean regret, "
+        f"or as little as the best peer, on {least} of {len(contests)} problems."
     )
 
 

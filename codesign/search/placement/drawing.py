@@ -11,6 +11,7 @@ from codesign.report import figures
 from codesign.search.placement.outcome import Outcome, Row, found_status, mask_text
 from codesign.search.placement.search import TOLERANCE
 from codesign.search.surrogate import Posterior, sample_posterior
+from codesign.search.thompson import without_long_tail
 
 LABELS = {"all_bn": "All-BN", "no_bn": "No-BN", "paper": "Paper's", "bo_n": "BO-N"}
 _STACKS = ((2, 2), (3, 1))  # R, G: those of the paper's Figs. 7 and 11
@@ -18,15 +19,16 @@ _SHOWN_BELOW = 0.15  # accuracies so far below All-BN stand at the edge of a fro
 
 
 def fit_surrogate(outcome: Outcome) -> Posterior | None:
-    """Four chains of the surrogate on every told trial, or None if there are none."""
+    """Four chains of the search's surrogate on every told trial; None without any."""
     if not outcome.told:
         return None
     return sample_posterior(
         jax.random.key(0),
         np.array([trial.x for trial in outcome.told]),
-        np.array([trial.value for trial in outcome.told]),
+        without_long_tail([float(np.mean(trial.values)) for trial in outcome.told]),
         num_chains=4,
-        num_samples=250,
+        num_warmup=2000,
+        num_samples=1000,
     )
 
 
