@@ -43,8 +43,8 @@ class TrainedPlacements:
     @property
     def title(self) -> str:
         if self.screened:
-            return "Batch norms of VGG-11, screened by gradient health"
-        return f"Batch norms of VGG-11 on digits, lambda = {self.sparsity_penalty:g}"
+            return "Placements of VGG-11, screened"
+        return f"Placements of VGG-11, lambda = {self.sparsity_penalty:g}"
 
     @property
     def num_variables(self) -> int:
