@@ -118,17 +118,17 @@ def final_table(outcome: Outcome) -> Table:
         "At the end of the budget",
         [
             "Problem",
-            Column("Evaluations", justify="right"),
+            Column("Budget", justify="right"),
             "Optimiser",
             Column("Mean regret"),
             Column("Median regret"),
             Column("Optimum found", justify="right"),
-            Column("Evaluations to it, median", justify="right"),
+            Column("Needed", justify="right"),
             Column("CPU per ask", "s", "si"),
         ],
         footnotes=[
-            "Regret 0 is the exact optimum. Evaluations to it are counted after the "
-            "initial ones, as the median over all seeds.",
+            "Budget: initial and further evaluations. Regret 0 is the exact optimum. "
+            "Needed: evaluations to it after the initial ones, median over all seeds.",
         ],
     )
     for task in outcome.config.tasks:
