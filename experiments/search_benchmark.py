@@ -1,8 +1,8 @@
 """Measures the search against its peers: python -m experiments.search_benchmark
 
 Problems with a known optimum, many seeds, our study and four peers; then what an ask
-takes. Needs `pip install codesign[benchmark]` for Optuna. On one core, quick (4 problems)
-takes 75 s and full (8, up to 100 variables) 20 min; 10 seeds either way.
+takes. Needs `pip install codesign[benchmark]` for Optuna. On one core, quick (5 problems)
+takes 1.5 min and full (14, up to 100 variables) 28 min; 10 seeds either way.
 """
 
 import dataclasses

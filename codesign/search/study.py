@@ -2,20 +2,17 @@
 
 import contextlib
 import functools
-import json
-import math
-import operator
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, SupportsIndex
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.search import cpu, points, thompson, worker
+from codesign.search import checks, cpu, points, thompson, worker
 from codesign.search.journal import (
     Event,
     FileJournal,
@@ -88,7 +85,7 @@ class Study:
             ValueError: If a setting is out of range, or differs from the journal's.
             JournalDamaged: If the journal is damaged and not `recover`.
         """
-        num_variables = _checked_int("num_variables", num_variables, 1)
+        num_variables = checks.checked_int("num_variables", num_variables, 1)
         if num_variables > MAX_VARIABLES:
             raise ValueError(
                 f"`num_variables` must be at most {MAX_VARIABLES}, got "
@@ -97,11 +94,11 @@ class Study:
         if not lease_s > 0:
             raise ValueError(f"`lease_s` must be positive, got {lease_s}.")
         self._num_variables = num_variables
-        self._seed = _checked_int("seed", seed, 0)
+        self._seed = checks.checked_int("seed", seed, 0)
         if self._seed >= 2**63:
             raise ValueError(f"`seed` must be below 2**63, got {seed}.")
         self._penalty = thompson.checked_penalty(sparsity_penalty)
-        self._num_initial = _checked_int("num_initial", num_initial, 0)
+        self._num_initial = checks.checked_int("num_initial", num_initial, 0)
         self._lease_s = lease_s
         self._noisy = bool(noisy)
         header = {
@@ -192,7 +189,7 @@ class Study:
             SearchSpaceExhausted: If fewer than q points can be handed out.
             ValueError: If q is not positive.
         """
-        q = _checked_int("q", q, 1)
+        q = checks.checked_int("q", q, 1)
         with self._current() as table:
             trials = table.all()
             now, me = time.time(), worker.this_worker()
@@ -232,10 +229,10 @@ class Study:
                 are not JSON, or the point has another value and the study is not noisy.
         """
         x = points.checked_point(x, self._num_variables)
-        value = _checked_value(value)
+        value = checks.checked_value(value)
         event: Event = {"event": "tell", "x": points.encode(x), "value": value}
         if metrics is not None:
-            event["metrics"] = _checked_metrics(metrics)
+            event["metrics"] = checks.checked_metrics(metrics)
         with self._current() as table:
             trial = table.get(x)
             if trial is not None and trial.status == "told" and not self._noisy:
@@ -267,7 +264,7 @@ class Study:
         x = points.checked_point(x, self._num_variables)
         event: Event = {"event": "fail", "x": points.encode(x), "reason": str(reason)}
         if metrics is not None:
-            event["metrics"] = _checked_metrics(metrics)
+            event["metrics"] = checks.checked_metrics(metrics)
         with self._current() as table:
             trial = table.get(x)
             if trial is not None and trial.status == "failed":
@@ -309,7 +306,7 @@ class Study:
         Raises:
             ValueError: If the other study has another C, or `num_points` is not positive.
         """
-        num_points = _checked_int("num_points", num_points, 1)
+        num_points = checks.checked_int("num_points", num_points, 1)
         if other.num_variables != self._num_variables:
             raise ValueError(
                 f"`other` is a study of {other.num_variables} variables, this one has "
@@ -404,49 +401,3 @@ def _random_point(
 @functools.partial(jax.jit, static_argnums=1)
 def _random_bits(key: Array, num_variables: int) -> Array:
     return jax.random.bits(key, (_NUM_DRAWS, num_variables), jnp.uint8) & jnp.uint8(1)
-
-
-def _checked_int(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, SupportsIndex):
-        raise ValueError(f"`{name}` must be an integer, got {value!r}.")
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {number}.")
-    return number
-
-
-def _checked_value(value: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`value` must be one number, got {value!r}.") from error
-    if not math.isfinite(number):
-        raise ValueError(
-            f"`value` must be finite, got {number}; report a failed evaluation with "
-            "`fail`."
-        )
-    return number
-
-
-def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """`metrics` as JSON will give them back."""
-    try:
-        return json.loads(json.dumps(_plain(metrics), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`metrics` must be what JSON can hold ({error}), got {metrics!r}; use str "
-            "keys, finite numbers, None, lists and dicts."
-        ) from error
-
-
-def _plain(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        for key in tree:
-            if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} is not a str")
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    if isinstance(tree, np.ndarray | np.generic | jax.Array):
-        return np.asarray(tree).tolist()
-    return tree

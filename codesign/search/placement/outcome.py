@@ -37,6 +37,11 @@ class Row:
         return period_and_energy(self.cost)[1]
 
     @property
+    def bn_elements(self) -> float:
+        """Elements that batch norms work on, of one image: the GPU tiers' work."""
+        return float(self.cost.breakdown["bn_elements"].sum())
+
+    @property
     def accuracy(self) -> float | None:
         """Mean test accuracy, or None if every run diverged."""
         return float(np.mean(self.test)) if self.test else None
