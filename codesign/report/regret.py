@@ -67,7 +67,7 @@ def regret_curves(
         for name, regrets in curves.items():
             handles.setdefault(name, _curve(axes, np.asarray(regrets), looks[name]))
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         _scale(axes, np.concatenate([np.ravel(r) for r in curves.values()]))
     for axes in grid.flat[len(panels) :]:
         axes.remove()
@@ -97,7 +97,7 @@ def _scale(axes: Axes, regrets: np.ndarray) -> None:
         return
     high = float(positive.max())
     low = max(float(positive.min()), high * 10.0**-_MOST_DECADES)
-    factors = (1, 2, 5) if high < 50 * low else (1,)
+    factors = (1, 2, 5) if high < 300 * low else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**decade for decade in decades for factor in factors]
     axes.set_yscale("symlog", linthresh=low, linscale=0.3)

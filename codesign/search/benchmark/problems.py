@@ -243,7 +243,7 @@ class PlantedQuadratic:
 
     @property
     def title(self) -> str:
-        return f"Planted sparse quadratic, C = {self.num_variables}"
+        return f"Planted quadratic, C = {self.num_variables}"
 
     @functools.cached_property
     def effects(self) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ def test_writes_everything(finished):
     for figure in results.figures:
         assert (workdir / figure).read_bytes().startswith(b"\x89PNG")
     page = (workdir / "report.html").read_text()
-    assert "Planted sparse quadratic, C = 20" in page
+    assert "Planted quadratic, C = 20" in page
     assert "data:image/png" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
