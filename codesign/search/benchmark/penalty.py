@@ -8,8 +8,8 @@ from codesign.report import Column, Quantity, Table
 from codesign.search import points
 from codesign.search.benchmark.outcome import Outcome
 from codesign.search.benchmark.placements import LAMBDAS, placement_name, published
+from codesign.search.placement.search import TOLERANCE
 
-TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (DeepTrain, VI-C)
 _ENOUGH = 0.9  # of the searches must end with a valid placement
 
 

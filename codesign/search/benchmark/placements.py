@@ -5,10 +5,10 @@ import functools
 
 import numpy as np
 
-from codesign.search.placement import table
+from codesign.search.placement import PlacementConfig, table
 
 LAMBDAS = (0.001, 0.002, 0.005, 0.01, 0.02)
-LEAST_HEALTH = 4e-4  # DeepTrain, Fig. 1, sees gradients vanish at 0.02 to 0.04 %
+LEAST_HEALTH = PlacementConfig.least_health
 CHANCE = 0.1  # what a run that diverged is worth
 
 
