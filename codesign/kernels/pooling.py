@@ -15,12 +15,13 @@ def max_pool(x: Array, size: int = 2) -> Array:
     """
     if min(x.shape[1:3]) < size:
         return x
-    return named_op("pool", _max_pool, x, size=size)
+    return named_op("pool", _max_pool, x, variant="max", window=size * size, size=size)
 
 
 def global_average_pool(x: Array) -> Array:
     """Mean over the map: [B, H, W, C] -> [B, C]."""
-    return named_op("pool", _mean, x)
+    window = x.shape[1] * x.shape[2]
+    return named_op("pool", _mean, x, variant="global_average", window=window)
 
 
 def _max_pool(x, *, size):

@@ -65,6 +65,7 @@ class MaskedBatchNorm(nn.Module):
             bias,
             running_mean.value,
             running_var.value,
+            variant="batch",
             site=self.site,
             train=train,
             epsilon=self.epsilon,

@@ -3,48 +3,132 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 from flax import struct
 
 from codesign.types import Array
+from codesign.workload.op import MATRIX_KINDS, Op, Shape, check_op, check_order
 
-MATRIX_KINDS = ("conv", "dense")  # ops whose weights a crossbar or an array can hold
+__all__ = ["MATRIX_KINDS", "Graph", "Op", "Workload", "build", "matrix_macs"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """The exact, static side of a workload.
+
+    Attributes:
+        ops: In an order in which every op stands after its operands.
+        inputs: Shapes of the network's inputs, without the batch.
+        outputs: Ops whose values leave the network.
+        parameters: Elements of each weight tensor, by name.
+    """
+
+    ops: tuple[Op, ...]
+    inputs: tuple[Shape, ...] = ()
+    outputs: tuple[int, ...] = ()
+    parameters: tuple[tuple[str, int], ...] = ()
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.ops, self.inputs, self.outputs, self.parameters))
+
+    def __hash__(self) -> int:
+        return self._hash  # jit asks for it on every call
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Graph) or hash(self) != hash(other):
+            return False
+        return (self.ops, self.inputs, self.outputs, self.parameters) == (
+            other.ops,
+            other.inputs,
+            other.outputs,
+            other.parameters,
+        )
 
 
 @struct.dataclass(kw_only=True)
 class Workload:
     """The ops of one network in execution order, counted for one example.
 
-    Leaves are `[L]` float32, for differentiable models; shapes are exact static integers.
-    `fan_in`, `fan_out` and `num_windows` view an op as the matrix product of
-    `[num_windows, fan_in]` by `[fan_in, fan_out]`; they are 0 where there is none.
+    Leaves are `[L]` float32, for differentiable models, and count all runs of an op; the
+    exact integers are in `graph`. `fan_in`, `fan_out` and `num_windows` view an op as
+    the matrix product of `[num_windows, fan_in]` by `[fan_in, fan_out]`; they are 0
+    where there is none.
     """
 
     macs: Array  # [L] multiply-accumulates
     elements: Array  # [L] output elements; of a norm, scaled by its mask
-    weights: Array  # [L] parameters read, biases and running statistics left out
+    weights: Array  # [L] of a matrix op its kernel, of others their parameters
     fan_in: Array  # [L]
     fan_out: Array  # [L]
     num_windows: Array  # [L] positions of the output map
     num_input_windows: Array  # [L] positions of the input map
-    names: tuple[str, ...] = struct.field(pytree_node=False)  # module paths
-    kinds: tuple[str, ...] = struct.field(pytree_node=False)
-    edges: tuple[tuple[int, int], ...] = struct.field(pytree_node=False)  # (from, to)
-    sites: tuple[int, ...] = struct.field(pytree_node=False)  # BN site of an op, or -1
-    input_shapes: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False)
-    output_shapes: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False)
-    weight_shapes: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False)
+    graph: Graph = struct.field(pytree_node=False)
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The ops, in execution order."""
+        return self.graph.ops
 
     @property
     def num_ops(self) -> int:
         """L."""
-        return len(self.names)
+        return len(self.ops)
 
     @property
     def num_sites(self) -> int:
         """C, the length of a placement mask."""
         return max(self.sites, default=-1) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Module paths, [L]."""
+        return tuple(op.name for op in self.ops)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """One of `KINDS` for each op, [L]."""
+        return tuple(op.kind for op in self.ops)
+
+    @property
+    def sites(self) -> tuple[int, ...]:
+        """BN site of each op, or -1, [L]."""
+        return tuple(op.site for op in self.ops)
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Pairs (from, to) of ops between which data flows, sorted."""
+        pairs = {
+            (start, end)
+            for end, op in enumerate(self.ops)
+            for start in op.operands
+            if start >= 0
+        }
+        return tuple(sorted(pairs))
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """Shape of each op's first operand, [L]."""
+        return tuple(op.input_shape for op in self.ops)
+
+    @property
+    def output_shapes(self) -> tuple[Shape, ...]:
+        """Shape of each op's output, [L]."""
+        return tuple(op.output_shape for op in self.ops)
+
+    @property
+    def weight_shapes(self) -> tuple[Shape, ...]:
+        """Shape of each op's kernel, empty where it has none, [L]."""
+        return tuple(op.weight_shape for op in self.ops)
+
+    @property
+    def total_macs(self) -> int:
+        """Multiply-accumulates of one example, exactly."""
+        return sum(op.macs * op.repeats for op in self.ops)
 
     def select(self, *kinds: str) -> "Workload":
         """The ops of these kinds, in order, with the edges that paths between them leave.
@@ -53,24 +137,31 @@ class Workload:
         ops that are not selected.
         """
         keep = [i for i, kind in enumerate(self.kinds) if kind in kinds]
-        sources: list[set[int]] = [set() for _ in self.names]
-        for start, end in sorted(self.edges, key=lambda edge: edge[1]):
-            sources[end] |= {start} if start in keep else sources[start]
         new = {old: i for i, old in enumerate(keep)}
+        sources: list[set[int]] = []  # of each op, the kept ops or inputs that feed it
+        for op in self.ops:
+            fed: set[int] = set()
+            for operand in op.operands:
+                is_end = operand < 0 or operand in new
+                fed |= {operand} if is_end else sources[operand]
+            sources.append(fed)
+
+        def renumbered(index):
+            return tuple(sorted(new[s] if s >= 0 else s for s in sources[index]))
+
+        ops = tuple(
+            dataclasses.replace(self.ops[i], operands=renumbered(i)) for i in keep
+        )
+        used = {name for op in ops for name in op.parameters}
+        graph = Graph(
+            ops=ops,
+            inputs=self.graph.inputs,
+            outputs=_sinks(ops),
+            parameters=tuple(p for p in self.graph.parameters if p[0] in used),
+        )
         index = jnp.array(keep, int)
-
-        def pick(values):
-            return tuple(values[i] for i in keep)
-
         return Workload(
-            **{name: getattr(self, name)[index] for name in _LEAVES},
-            names=pick(self.names),
-            kinds=pick(self.kinds),
-            edges=tuple((new[s], new[e]) for e in keep for s in sorted(sources[e])),
-            sites=pick(self.sites),
-            input_shapes=pick(self.input_shapes),
-            output_shapes=pick(self.output_shapes),
-            weight_shapes=pick(self.weight_shapes),
+            **{name: getattr(self, name)[index] for name in _LEAVES}, graph=graph
         )
 
     def masked(self, bn_mask: Array) -> "Workload":
@@ -89,17 +180,6 @@ class Workload:
             self, elements=self.elements * padded[jnp.array(self.sites)]
         )
 
-    @functools.cached_property
-    def total_macs(self) -> int:
-        """Multiply-accumulates of one example, exactly."""
-        return sum(
-            matrix_macs(weight, output)
-            for kind, weight, output in zip(
-                self.kinds, self.weight_shapes, self.output_shapes, strict=True
-            )
-            if kind in MATRIX_KINDS
-        )
-
 
 _LEAVES = (
     "macs",
@@ -112,46 +192,69 @@ _LEAVES = (
 )
 
 
-def matrix_macs(weight_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+def matrix_macs(weight_shape: Shape, output_shape: Shape) -> int:
     """MACs of a conv or dense op: every output element sums fan_in products."""
     return math.prod(weight_shape[:-1]) * math.prod(output_shape)
 
 
-def build(records: list[dict], edges: list[tuple[int, int]]) -> Workload:
-    """Assembles a workload from one record an op.
+def build(
+    ops: Iterable[Op],
+    *,
+    inputs: Iterable[Shape] = (),
+    outputs: Iterable[int] | None = None,
+    parameters: dict[str, int] | None = None,
+) -> Workload:
+    """Assembles a workload.
 
-    Each record has `name`, `kind`, `site`, `input_shape`, `output_shape` (without the
-    batch), `weight_shape` (empty where the op has no matrix) and `weights`, the number
-    of parameters of an op without one.
+    Args:
+        ops: Each after its operands.
+        inputs: Shapes of the network's inputs, without the batch.
+        outputs: Ops whose values leave the network; by default those that no op reads.
+        parameters: Elements of each weight tensor that ops name.
+
+    Raises:
+        ValueError: Naming the op, for an unknown kind, a parameter without a size, an
+            operand that does not exist, a cycle, or shapes that do not fit.
     """
+    ops = tuple(ops)
+    inputs = tuple(inputs)
+    sizes = dict(parameters or {})
+    check_order(ops, len(inputs))
+    for op in ops:
+        shapes = [inputs[-1 - i] if i < 0 else ops[i].output_shape for i in op.operands]
+        check_op(op, shapes, sizes)
+    graph = Graph(
+        ops=ops,
+        inputs=inputs,
+        outputs=_sinks(ops) if outputs is None else tuple(outputs),
+        parameters=tuple(sizes.items()),
+    )
 
-    def counts(record):
-        shape, output = record["weight_shape"], record["output_shape"]
-        elements = math.prod(output)
-        if record["kind"] not in MATRIX_KINDS:
-            return 0, elements, record["weights"], 0, 0, 0, 0
+    def counts(op: Op):
+        kernel, output = op.weight_shape, op.output_shape
+        if op.kind not in MATRIX_KINDS:
+            weights = sum(sizes[name] for name in op.parameters)
+            # Of a batch norm, scale and bias: what a chip that trains it must hold.
+            weights = 2 * output[-1] if op.site >= 0 else weights
+            return op.macs * op.repeats, op.elements * op.repeats, weights, 0, 0, 0, 0
         return (
-            matrix_macs(shape, output),
-            elements,
-            math.prod(shape),
-            math.prod(shape[:-1]),
-            shape[-1],
-            math.prod(output[:-1]),
-            math.prod(record["input_shape"][:-1]),
+            op.macs * op.repeats,
+            op.elements * op.repeats,
+            math.prod(kernel),
+            math.prod(kernel[:-1]),
+            kernel[-1],
+            math.prod(output[:-1]) * op.repeats,
+            math.prod(op.input_shape[:-1]) * op.repeats,
         )
 
-    columns = zip(*map(counts, records), strict=True)
+    columns = list(zip(*map(counts, ops), strict=True)) or [()] * len(_LEAVES)
     leaves = {
         name: jnp.array(column, jnp.float32)
         for name, column in zip(_LEAVES, columns, strict=True)
     }
-    return Workload(
-        **leaves,
-        names=tuple(record["name"] for record in records),
-        kinds=tuple(record["kind"] for record in records),
-        edges=tuple(sorted(set(edges))),
-        sites=tuple(record["site"] for record in records),
-        input_shapes=tuple(record["input_shape"] for record in records),
-        output_shapes=tuple(record["output_shape"] for record in records),
-        weight_shapes=tuple(record["weight_shape"] for record in records),
-    )
+    return Workload(**leaves, graph=graph)
+
+
+def _sinks(ops: tuple[Op, ...]) -> tuple[int, ...]:
+    read = {operand for op in ops for operand in op.operands}
+    return tuple(i for i in range(len(ops)) if i not in read)

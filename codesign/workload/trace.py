@@ -1,6 +1,7 @@
 """Traces a JAX function into a workload by walking its jaxpr."""
 
 import collections
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 from jax.extend import core
 
 from codesign.kernels.named_op import parse_name
-from codesign.workload.graph import Workload, build
+from codesign.workload.graph import Op, Workload, build, matrix_macs
 
 
 def trace(fn: Callable, *args: Any) -> Workload:
@@ -32,19 +33,19 @@ def trace(fn: Callable, *args: Any) -> Workload:
     closed = jax.make_jaxpr(fn)(*args)
     tracer = _Tracer()
     tracer.walk(closed.jaxpr, [frozenset()] * len(closed.jaxpr.invars), "")
-    if not any(record["weight_shape"] for record in tracer.records):
+    if not any(op.weight_shape for op in tracer.records):
         raise ValueError(
             f"`fn` (={fn!r}) holds no convolution or dense layer to count."
         )
-    return build(tracer.records, tracer.edges)
+    return build(tracer.records, parameters=tracer.parameters)
 
 
 class _Tracer:
     """Collects records; each variable carries the set of ops that its value comes from."""
 
     def __init__(self):
-        self.records: list[dict] = []
-        self.edges: list[tuple[int, int]] = []
+        self.records: list[Op] = []
+        self.parameters: dict[str, int] = {}
         self._uses = collections.Counter()
 
     def walk(
@@ -73,7 +74,7 @@ class _Tracer:
         through = [merged] * len(eqn.outvars)
         named = parse_name(eqn.params.get("name", "")) if name in _JITS else None
         if named:
-            kind, site = named
+            kind, site = named.kind, named.site
             weight = shapes[1] if kind in ("conv", "dense") else ()
             num_affine = 2 * shapes[0][-1] if kind == "norm" else 0
             op = self._record(
@@ -139,20 +140,25 @@ class _Tracer:
         base = path if kind in ("conv", "dense", "norm") else _join(path, kind)
         self._uses[base] += 1
         count = self._uses[base]
+        name = base if count == 1 else f"{base}_{count}"
+        size = math.prod(weight_shape) if weight_shape else num_affine
+        if size:
+            self.parameters[name] = size
+        output_shape = output_shape[1:] if batched else output_shape
         self.records.append(
-            dict(
-                name=base if count == 1 else f"{base}_{count}",
+            Op(
+                name=name,
                 kind=kind,
                 site=site,
+                operands=tuple(sorted(inputs)),
                 input_shape=input_shape[1:] if batched else input_shape,
-                output_shape=output_shape[1:] if batched else output_shape,
+                output_shape=output_shape,
                 weight_shape=weight_shape,
-                weights=num_affine,
+                parameters=(name,) if size else (),
+                macs=matrix_macs(weight_shape, output_shape) if weight_shape else 0,
             )
         )
-        op = len(self.records) - 1
-        self.edges.extend((source, op) for source in inputs)
-        return frozenset((op,))
+        return frozenset((len(self.records) - 1,))
 
 
 _JITS = ("jit", "pjit")

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from codesign import models, workload
+from codesign.kernels.pooling import global_average_pool
 from codesign.models.layers import Conv, Dense
 
 
@@ -142,14 +143,15 @@ def test_a_network_of_ones_own_becomes_searchable():
             x = Conv(6, name="first")(x)
             x = models.MaskedBatchNorm(site=1, name="late")(x, bn_mask, train=train)
             x = models.MaskedBatchNorm(site=0, name="odd")(x, bn_mask, train=train)
-            return Dense(3, name="head")(x.mean((1, 2)))
+            return Dense(3, name="head")(global_average_pool(x))
 
     network = models.Network(Tiny(), 2, (8, 8, 1), 3)
     ops = workload.trace(*network.trace_args())
-    assert ops.names == ("Tiny/first", "Tiny/late", "Tiny/odd", "Tiny/head")
-    assert ops.sites == (-1, 1, 0, -1)
+    assert ops.names[:3] == ("Tiny/first", "Tiny/late", "Tiny/odd")
+    assert ops.kinds == ("conv", "norm", "norm", "pool", "dense")
+    assert ops.sites == (-1, 1, 0, -1, -1)
     only_second = ops.masked(jnp.array([0.0, 1.0]))
-    np.testing.assert_array_equal(only_second.elements, [384, 384, 0, 3])
+    np.testing.assert_array_equal(only_second.elements, [384, 384, 0, 6, 3])
 
 
 def test_width_scales_every_channel():
