@@ -9,7 +9,7 @@ import codesign
 
 _ORDER = (
     *("numerics", "kernels", "models", "workload", "hardware", "optim", "data"),
-    *("training", "parallel", "objective", "report", "search"),
+    *("training", "parallel", "objective", "report", "search", "sweeps"),
 )
 _ROOT = pathlib.Path(codesign.__file__).parent
 _FREE = {"types", "units"}  # modules that anyone may import

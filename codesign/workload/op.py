@@ -146,8 +146,8 @@ def _fault(op: Op, operand_shapes: list[Shape], sizes: dict[str, int]) -> str:
             return f"its kernel {kernel} does not fit {op.input_shape} -> {output}"
     if op.kind in _ELEMENTWISE and given and given[0] != op.elements:
         return f"it makes {output} of {operand_shapes[0]}; shapes must agree"
-    if op.kind == "concat" and sum(given) != op.elements:
-        return f"operands {operand_shapes} do not fill {output}"
+    if op.kind == "concat" and sum(given) > op.elements:  # constants may fill the rest
+        return f"operands {operand_shapes} do not fit into {output}"
     if op.kind in ("add", "mul"):
         for shape, count in zip(operand_shapes, given, strict=True):
             if count > op.elements or op.elements % count:

@@ -1,0 +1,258 @@
+"""A training chip as one compute unit, one managed cache and one channel to memory."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from flax import struct
+
+from codesign import units
+from codesign.hardware.parts import cache, channel
+from codesign.hardware.spec import checked_leaves
+from codesign.types import Scalar
+from codesign.workload.training import Program
+
+PREFETCH = {
+    "none": channel.ON_DEMAND,
+    "next_layer": channel.NEXT_STEP,
+    "latency_aware": channel.LATENCY_AWARE,
+}
+
+
+@struct.dataclass(kw_only=True)
+class MemorySpec:
+    """What the memory subsystem of a chip offers. `Scalar` fields are design variables.
+
+    Tsai, "A Performance Analytical Model for DNN Training with Focus on Memory
+    Subsystem", National Taiwan University 2021; Table 5.2.
+    """
+
+    capacity_bytes: Scalar  # [] of the last cache, managed by software
+    bandwidth_bytes_per_s: Scalar  # [] to memory, both directions together
+    throughput_ops_per_s: Scalar  # [] one operation is a MAC, or a point-wise result
+    value_bits: int = struct.field(pytree_node=False, default=32)
+
+    def checked(self) -> "MemorySpec":
+        """Validates concrete values; returns float32 leaves, as `checked_leaves`."""
+        if self.value_bits < 8 or self.value_bits % 8:
+            raise ValueError(
+                f"`value_bits` must be a multiple of 8, got {self.value_bits}; tensors "
+                "are counted in whole bytes."
+            )
+        return checked_leaves(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How the cache is managed.
+
+    Attributes:
+        replacement: `belady` evicts the farthest next use, `lru` the oldest last use.
+        prefetch: `latency_aware` early enough to cover the transfer, `next_layer` one
+            step before, `none` on demand.
+        offload: `look_ahead` writes a tensor that will be evicted right after its last
+            use before that, `when_full` when its room is needed.
+    """
+
+    replacement: str = "belady"
+    prefetch: str = "latency_aware"
+    offload: str = "look_ahead"
+
+    def __post_init__(self):
+        """Raises ValueError for a policy that does not exist."""
+        choices = {
+            "replacement": ("belady", "lru"),
+            "prefetch": tuple(PREFETCH),
+            "offload": ("look_ahead", "when_full"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"`{name}` (={getattr(self, name)!r}) must be one of "
+                    f"{list(allowed)}."
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Iteration:
+    """One simulated training iteration; arrays `[S]` run over the program's steps.
+
+    A transfer counts for the step that uses the tensor: a load for the step that reads
+    it, an offload for the last step that used it.
+    """
+
+    program: Program
+    spec: MemorySpec
+    batch_size: int
+    trace: cache.Trace
+    plan: cache.Plan
+    schedule: channel.Schedule
+    compute_s: np.ndarray  # [S]
+    start: int = 0  # first step that counts: earlier ones warm the cache
+
+    @functools.cached_property
+    def step_s(self) -> np.ndarray:
+        """[S] time of each step: its end minus the end of the step before."""
+        return np.diff(self.schedule.end, prepend=0.0)[self.start :]
+
+    @functools.cached_property
+    def stall_s(self) -> np.ndarray:
+        """[S] part of a step's time in which nothing is computed."""
+        return self.step_s - self.compute_s[self.start :]
+
+    @functools.cached_property
+    def traffic_in(self) -> np.ndarray:
+        """[S] bytes loaded for each step, int64."""
+        return self._by_step(self.plan.loads) + self.plan.streamed_in[self.start :]
+
+    @functools.cached_property
+    def traffic_out(self) -> np.ndarray:
+        """[S] bytes written after each step, int64."""
+        written = self.plan.leaves == cache.WRITTEN
+        return self._by_step(written) + self.plan.streamed_out[self.start :]
+
+    @property
+    def occupancy(self) -> np.ndarray:
+        """[S] bytes held while each step runs, prefetched tensors included."""
+        return self.schedule.occupancy[self.start :]
+
+    @property
+    def total_s(self) -> float:
+        """Until compute and channel are done; in steady state, between two iterations."""
+        if self.start:
+            return float(self.schedule.end[-1] - self.schedule.end[self.start - 1])
+        return float(self.schedule.total_s)
+
+    @property
+    def traffic_in_bytes(self) -> int:
+        """Bytes from memory."""
+        return int(self.traffic_in.sum())
+
+    @property
+    def traffic_out_bytes(self) -> int:
+        """Bytes to memory."""
+        return int(self.traffic_out.sum())
+
+    @property
+    def average_bandwidth(self) -> float:
+        """Bytes moved per second, eq. 4.1."""
+        return (self.traffic_in_bytes + self.traffic_out_bytes) / self.total_s
+
+    @property
+    def active_time(self) -> float:
+        """Part of the time in which the channel is busy, eq. 4.2."""
+        return self.average_bandwidth / float(self.spec.bandwidth_bytes_per_s)
+
+    @property
+    def utilisation(self) -> float:
+        """Part of the peak throughput that is used, eq. 4.3."""
+        return float(self.compute_s[self.start :].sum()) / self.total_s
+
+    @property
+    def type_ii_time_share(self) -> float:
+        """Part of the time that point-wise steps take, stalls included."""
+        is_type_ii = self.program.is_type_ii[-len(self.step_s) :]
+        return float(self.step_s[is_type_ii].sum()) / self.total_s
+
+    def _by_step(self, counted: np.ndarray) -> np.ndarray:
+        """[S] bytes of the accesses that are counted."""
+        moved = np.where(counted, self.trace.sizes[self.trace.touched], 0)
+        return np.add.reduceat(moved, self.trace.first[:-1])[self.start :]
+
+
+def simulate(
+    spec: MemorySpec,
+    program: Program,
+    *,
+    batch_size: int = 32,
+    policy: Policy | None = None,
+) -> Iteration:
+    """Runs one training iteration behind the cache, exactly.
+
+    The residency of whole tensors is planned first, for the capacity alone
+    (`parts.cache.plan`); then its transfers and the compute are put into time
+    (`parts.channel.schedule`). The cache starts cold.
+
+    Args:
+        spec: Concrete values; runs on the host, in float64 and whole bytes.
+        program: `workload.training_iteration(ops)`.
+        batch_size: Examples in a batch.
+        policy: Defaults to Belady, latency-aware prefetch and look-ahead offload.
+
+    Raises:
+        ValueError: For a batch below 1, resources that are not positive, or a cache
+            that cannot hold a row of each map and the largest weight of some step.
+    """
+    policy = policy or Policy()
+    spec.checked()
+    trace = prepare(spec, program, batch_size)
+    capacity = int(spec.capacity_bytes)
+    check_capacity(spec, program, capacity)
+    look_ahead = policy.offload == "look_ahead"
+    plan = cache.plan(trace, capacity, policy.replacement == "lru", look_ahead)
+    compute_s = program.operations * batch_size / float(spec.throughput_ops_per_s)
+    schedule = channel.schedule(
+        trace,
+        plan,
+        compute_s,
+        float(spec.bandwidth_bytes_per_s),
+        capacity,
+        PREFETCH[policy.prefetch],
+        look_ahead,
+    )
+    return Iteration(
+        program=program,
+        spec=spec,
+        batch_size=batch_size,
+        trace=trace,
+        plan=plan,
+        schedule=schedule,
+        compute_s=compute_s,
+    )
+
+
+def prepare(spec: MemorySpec, program: Program, batch_size: int) -> cache.Trace:
+    """The accesses of a program at one batch size, for any number of capacities."""
+    return cache.trace(
+        program.first,
+        program.touched,
+        program.reads,
+        program.writes,
+        program.sizes(batch_size, spec.value_bits // 8),
+        program.tensors,
+        program.in_memory,
+        np.array([role == "D" for role in program.roles]),
+    )
+
+
+def smallest_capacity(program: Program, value_bits: int = 32) -> tuple[int, int]:
+    """Bytes below which the iteration cannot run at all, and the step that needs them.
+
+    A step streams if the cache holds a row of each map that it touches and the largest
+    of its weights whole (Section 4.3.3).
+    """
+    rows = program.row[program.touched] * (value_bits // 8)
+    is_map = np.array([role in "AG" for role in program.roles])[program.touched]
+    begin = program.first[:-1]
+    needed = np.add.reduceat(np.where(is_map, rows, 0), begin)
+    needed += np.maximum.reduceat(np.where(is_map, 0, rows), begin)
+    step = int(np.argmax(needed))
+    return int(needed[step]), step
+
+
+def check_capacity(spec: MemorySpec, program: Program, capacity: int) -> None:
+    """Raises ValueError if some step cannot even stream through the cache."""
+    needed, step = smallest_capacity(program, spec.value_bits)
+    if capacity < needed:
+        raise ValueError(
+            f"`capacity_bytes` (={capacity}) is {needed - capacity} bytes too small: "
+            f"step {step} ({program.step_names[step]}) holds a row of each map and its "
+            f"largest weight, {needed / units.MIB:.2f} MB; give the cache at least "
+            f"{needed} bytes."
+        )
+
+
+def capacities(mebibytes: Sequence[float]) -> np.ndarray:
+    """Whole bytes of capacities in MB of 2^20 bytes, int64."""
+    return np.round(np.asarray(mebibytes, float) * units.MIB).astype(np.int64)
