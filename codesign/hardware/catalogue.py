@@ -1,6 +1,7 @@
 """Named chips. Each number has its source, or `assumed` and a range."""
 
 from codesign import units
+from codesign.hardware.memory import MemorySpec
 from codesign.hardware.parts.crossbar import CrossbarSpec
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.hardware.roofline import RooflineSpec
@@ -57,3 +58,40 @@ def titan_xp() -> RooflineSpec:
         bandwidth_efficiency=0.8,  # assumed; range 0.6..0.9
         power_w=250.0,  # board power limit
     ).checked()
+
+
+def _memory(
+    capacity_mb: float,
+    bandwidth_gb_per_s: float,
+    tera_flops: float,
+    value_bits: int = 32,
+) -> MemorySpec:
+    return MemorySpec(
+        capacity_bytes=capacity_mb * units.MIB,
+        bandwidth_bytes_per_s=bandwidth_gb_per_s * units.GB_PER_S,
+        throughput_ops_per_s=tera_flops * units.TERA,
+        value_bits=value_bits,
+    ).checked()
+
+
+# Last-level cache in MB, memory in GB/s, peak in TFLOP/s, the numbers of data sheets. The
+# memory model counts one operation a MAC against this peak (Tsai 2021), so its times are
+# those of a machine that reaches half of what the data sheet promises for MACs.
+MEMORY_SYSTEMS = {
+    # Tsai 2021, Table 5.2, where the LLC of the 2080 Ti stands as 55 for TU102's 5.5 MB
+    # (NVIDIA Turing white paper, 2018).
+    "i9-10980XE": _memory(24.75, 94, 2.765),
+    "RTX 2080 Ti": _memory(5.5, 616, 13.45),
+    "Radeon 6900 XT": _memory(128, 512, 23.04),
+    "A100": _memory(40, 1555, 19.45),
+    # NVIDIA H100 and H200 SXM data sheets (2023, 2024): FP32; L2 of the GH100 white paper.
+    "H100": _memory(50, 3350, 67),
+    "H200": _memory(50, 4800, 67),
+    # AMD Instinct MI300X data sheet (2023): FP32 vector, Infinity Cache, HBM3.
+    "MI300X": _memory(256, 5300, 163.4),
+    # Google Cloud TPU v5e documentation: bfloat16 peak and HBM; 128 MB of vector memory
+    # (Austin et al., "How to Scale Your Model", 2025).
+    "TPU v5e": _memory(128, 819, 197, value_bits=16),
+    # NVIDIA Jetson AGX Orin 64 GB data sheet (2022): 2048 lanes at 1.3 GHz, FP32; 4 MB L2.
+    "Jetson AGX Orin": _memory(4, 204.8, 5.32),
+}
