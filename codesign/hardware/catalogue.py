@@ -75,8 +75,8 @@ def _memory(
 
 
 # Last-level cache in MB, memory in GB/s, peak in TFLOP/s, the numbers of data sheets. The
-# memory model counts one operation a MAC against this peak (Tsai 2021), so its times are
-# those of a machine that reaches half of what the data sheet promises for MACs.
+# memory model charges a MAC one operation of this peak (Tsai 2021), where a data sheet
+# counts two FLOPs, so its compute times are half of what the peak allows.
 MEMORY_SYSTEMS = {
     # Tsai 2021, Table 5.2, where the LLC of the 2080 Ti stands as 55 for TU102's 5.5 MB
     # (NVIDIA Turing white paper, 2018).

@@ -152,7 +152,7 @@ def _needs(trace, scope):
             recurrent = max(recurrent, total)
             continue
         for k in range(since, step + 1):
-            waits = 0 if k == since or k == step else trace.sizes[t]
+            waits = 0 if k in (since, step) else trace.sizes[t]
             need = trace.footprint[k] + waits
             if scope[a] == ADJACENT:
                 adjacent = max(adjacent, need)
