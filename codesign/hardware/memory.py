@@ -11,7 +11,7 @@ from codesign import units
 from codesign.hardware.parts import cache, channel
 from codesign.hardware.spec import checked_leaves
 from codesign.types import Scalar
-from codesign.workload.training import Program
+from codesign.workload.training import Program, twice
 
 PREFETCH = {
     "none": channel.ON_DEMAND,
@@ -76,10 +76,11 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Iteration:
-    """One simulated training iteration; arrays `[S]` run over the program's steps.
+    """One simulated training iteration; arrays `[S]` run over its steps.
 
-    A transfer counts for the step that uses the tensor: a load for the step that reads
-    it, an offload for the last step that used it.
+    `program` is what ran: in steady state two iterations, of which the steps from
+    `start` on count and make `[S]`. A transfer counts for the step that uses the tensor:
+    a load for the step that reads it, an offload for the last step that used it.
     """
 
     program: Program
@@ -152,7 +153,7 @@ class Iteration:
     @property
     def type_ii_time_share(self) -> float:
         """Part of the time that point-wise steps take, stalls included."""
-        is_type_ii = self.program.is_type_ii[-len(self.step_s) :]
+        is_type_ii = self.program.is_type_ii[self.start :]
         return float(self.step_s[is_type_ii].sum()) / self.total_s
 
     def _by_step(self, counted: np.ndarray) -> np.ndarray:
@@ -167,6 +168,7 @@ def simulate(
     *,
     batch_size: int = 32,
     policy: Policy | None = None,
+    steady_state: bool = False,
 ) -> Iteration:
     """Runs one training iteration behind the cache, exactly.
 
@@ -179,6 +181,8 @@ def simulate(
         program: `workload.training_iteration(ops)`.
         batch_size: Examples in a batch.
         policy: Defaults to Belady, latency-aware prefetch and look-ahead offload.
+        steady_state: Run two iterations and report the second, which may find weights
+            in the cache (Table 3.1); else one, from a cold cache.
 
     Raises:
         ValueError: For a batch below 1, resources that are not positive, or a cache
@@ -186,6 +190,8 @@ def simulate(
     """
     policy = policy or Policy()
     spec.checked()
+    num_cold = program.num_steps if steady_state else 0
+    program = twice(program) if steady_state else program
     trace = prepare(spec, program, batch_size)
     capacity = int(spec.capacity_bytes)
     check_capacity(spec, program, capacity)
@@ -209,6 +215,7 @@ def simulate(
         plan=plan,
         schedule=schedule,
         compute_s=compute_s,
+        start=num_cold,
     )
 
 

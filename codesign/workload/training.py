@@ -157,6 +157,36 @@ def training_iteration(workload: Workload) -> Program:
     return builder.program()
 
 
+def twice(program: Program) -> Program:
+    """Two iterations in a row: they share their weights (W) and nothing else.
+
+    The second finds in the cache what the first left there of W: the steady state.
+    """
+    size = program.num_tensors
+    is_shared = np.array([role == "W" for role in program.roles])
+    second = np.where(is_shared, np.arange(size), size + np.arange(size))
+
+    def doubled(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, values])
+
+    return dataclasses.replace(
+        program,
+        tensors=(*program.tensors, *(f"{name} again" for name in program.tensors)),
+        roles=program.roles * 2,
+        per_example=doubled(program.per_example),
+        fixed=doubled(program.fixed),
+        row=doubled(program.row),
+        in_memory=doubled(program.in_memory),
+        op=doubled(program.op),
+        is_backward=doubled(program.is_backward),
+        operations=doubled(program.operations),
+        first=np.append(program.first, program.first[1:] + program.first[-1]),
+        touched=np.append(program.touched, second[program.touched]),
+        reads=doubled(program.reads),
+        writes=doubled(program.writes),
+    )
+
+
 def execution_order(workload: Workload) -> list[int]:
     """Ops depth first from each input; a join stands after its last producer.
 

@@ -189,6 +189,28 @@ def test_belady_keeps_what_comes_first_and_lru_does_not():
     assert lru.traffic_in_bytes > best.traffic_in_bytes
 
 
+def test_steady_state_finds_its_weights():
+    # With room for everything W:a and W:b stay for the next iteration, which loads the
+    # input and G:b, both in time: its steps are nothing but compute.
+    spec = MemorySpec(
+        capacity_bytes=2000, bandwidth_bytes_per_s=16.0, throughput_ops_per_s=1.0
+    )
+    program = training_iteration(chain())
+    result = simulate(spec, program, batch_size=1, steady_state=True)
+    assert result.traffic_in_bytes == 32 + 16
+    assert result.traffic_out_bytes == KEPT
+    np.testing.assert_array_equal(result.step_s, [64, 8, 32, 64, 8, 64])
+    assert result.total_s == 240
+    cold = simulate(spec, program, batch_size=1)
+    assert cold.traffic_in_bytes == COLD
+    # With 335 bytes no weight survives: the same bytes move, cold or not.
+    small = dataclasses.replace(spec, capacity_bytes=335)
+    again = simulate(small, program, batch_size=1, steady_state=True)
+    once = simulate(small, program, batch_size=1)
+    assert again.traffic_in_bytes == once.traffic_in_bytes
+    assert again.traffic_out_bytes == once.traffic_out_bytes
+
+
 SPEEDS = st.floats(0.1, 1000.0)
 POLICIES = st.builds(
     Policy,
