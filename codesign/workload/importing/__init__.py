@@ -1,0 +1,1 @@
+"""Behind the doors `workload.keras`, `workload.onnx` and `workload.darknet`."""

@@ -1,0 +1,233 @@
+"""Collects the layers of a model file as ops: what the importers have in common."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from codesign.workload.graph import Op, Workload, build
+from codesign.workload.op import Shape
+
+# Names that frameworks give to one and the same activation.
+_SAME = {
+    "swish": "silu",
+    "hardswish": "hard_swish",
+    "hard_silu": "hard_swish",
+    "softsign": "soft_sign",
+    "hardsigmoid": "hard_sigmoid",
+    "logistic": "sigmoid",
+    "leakyrelu": "leaky_relu",
+    "leaky": "leaky_relu",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A map that flows between layers.
+
+    Attributes:
+        source: The op that makes it; -1 - k for input k of the network.
+        shape: As its reader sees it, without the batch; views reshape it.
+        padded: Its shape with the zeros that a padding layer puts around it, or empty.
+            Convolutions, pools and slices read past the zeros, as if they padded by
+            themselves; other readers make the padded map a map of its own.
+    """
+
+    source: int
+    shape: Shape
+    padded: Shape = ()
+
+
+class Recorder:
+    """Ops in execution order, the network's inputs, and the sizes of its weights."""
+
+    def __init__(self):
+        self._ops: list[Op] = []
+        self._names: set[str] = set()
+        self._inputs: list[Shape] = []
+        self._sizes: dict[str, int] = {}
+        self._filled: dict[Value, Value] = {}
+
+    def input(self, shape: Shape) -> Value:
+        """The next input of the network."""
+        self._inputs.append(shape)
+        return Value(-len(self._inputs), shape)
+
+    def weight(self, name: str, size: int) -> str:
+        """A new weight tensor; returns the name under which ops share it."""
+        name = _unused(name, self._sizes)
+        self._sizes[name] = size
+        return name
+
+    def op(
+        self,
+        name: str,
+        kind: str,
+        operands: Sequence[Value],
+        output_shape: Shape,
+        *,
+        weights: Sequence[str] = (),
+        reads_past_padding: bool = False,
+        **fields,
+    ) -> Value:
+        """Any op; `fields` are those of `Op` that are not empty."""
+        if not reads_past_padding:
+            operands = [self.filled(value) for value in operands]
+        name = _unused(name, self._names)
+        self._names.add(name)
+        record = Op(
+            name=name,
+            kind=kind,
+            operands=tuple(value.source for value in operands),
+            input_shape=operands[0].shape if operands else (),
+            output_shape=output_shape,
+            parameters=tuple(weights),
+            **fields,
+        )
+        self._ops.append(record)
+        return Value(len(self._ops) - 1, output_shape)
+
+    def conv(
+        self,
+        name: str,
+        x: Value,
+        output_shape: Shape,
+        kernel: Shape,
+        weights: Sequence[str],
+        *,
+        transposed: bool = False,
+    ) -> Value:
+        """A convolution with a kernel [..., C / groups, K]; depthwise if C / groups is 1.
+
+        A transposed one multiplies each of its input's positions with the whole kernel.
+        """
+        channels = x.shape[-1]
+        is_depthwise = kernel[-2] == 1 and channels > 1
+        positions = math.prod((x.shape if transposed else output_shape)[:-1])
+        return self.op(
+            name,
+            "conv",
+            [x],
+            output_shape,
+            variant="transpose" if transposed else "depthwise" if is_depthwise else "",
+            weight_shape=kernel,
+            weights=weights,
+            macs=math.prod(kernel) * positions,
+            reads_past_padding=True,
+        )
+
+    def dense(
+        self,
+        name: str,
+        x: Value,
+        output_shape: Shape,
+        kernel: Shape,
+        weights: Sequence[str],
+    ) -> Value:
+        """A product of a map with a kernel [fan_in, fan_out]."""
+        return self.op(
+            name,
+            "dense",
+            [x],
+            output_shape,
+            weight_shape=kernel,
+            weights=weights,
+            macs=kernel[0] * math.prod(output_shape),
+        )
+
+    def matmul(
+        self,
+        name: str,
+        operands: Sequence[Value],
+        output_shape: Shape,
+        num_terms: int,
+        weights: Sequence[str] = (),
+    ) -> Value:
+        """A product of two maps, each value the sum of `num_terms` products."""
+        macs = num_terms * math.prod(output_shape)
+        return self.op(
+            name, "matmul", operands, output_shape, macs=macs, weights=weights
+        )
+
+    def pool(
+        self, name: str, x: Value, output_shape: Shape, variant: str, window: int
+    ) -> Value:
+        """A pool; over whole maps, its window is all their positions."""
+        return self.op(
+            name,
+            "pool",
+            [x],
+            output_shape,
+            variant=variant,
+            window=window,
+            reads_past_padding=True,
+        )
+
+    def activation(
+        self, name: str, x: Value, function: str, weights: Sequence[str] = ()
+    ) -> Value:
+        """An activation by the name that its framework gives it; `linear` is no op."""
+        function = _SAME.get(function, function)
+        if function in ("linear", "identity"):
+            return x
+        if function in ("softmax", "log_softmax"):
+            variant = "" if function == "softmax" else "log"
+            return self.op(name, "softmax", [x], self.shape(x), variant=variant)
+        return self.op(
+            name,
+            "activation",
+            [x],
+            self.shape(x),
+            variant=function,
+            weights=weights,
+        )
+
+    def view(self, x: Value, shape: Shape) -> Value:
+        """The same values in another shape: no op.
+
+        Raises:
+            ValueError: If the shapes do not hold equally many values.
+        """
+        x = self.filled(x)
+        if math.prod(shape) != math.prod(x.shape):
+            raise ValueError(
+                f"{x.shape} cannot be seen as {shape}, which holds another number of "
+                "values; export the model for a batch of 1."
+            )
+        return Value(x.source, shape)
+
+    def pad(self, x: Value, shape: Shape) -> Value:
+        """Zeros around a map: no op, where its readers can pad by themselves."""
+        return dataclasses.replace(x, padded=shape) if shape != x.shape else x
+
+    def shape(self, x: Value) -> Shape:
+        """The shape of a value, with its padding."""
+        return x.padded or x.shape
+
+    def filled(self, x: Value) -> Value:
+        """The value, with its padding written out by an op if it has one."""
+        if not x.padded:
+            return x
+        if x not in self._filled:
+            self._filled[x] = self.op(
+                "pad", "resize", [Value(x.source, x.shape)], x.padded, variant="pad"
+            )
+        return self._filled[x]
+
+    def finish(self, outputs: Iterable[Value]) -> Workload:
+        """The workload; an output of the network that is one of its inputs is dropped."""
+        sources = dict.fromkeys(self.filled(value).source for value in outputs)
+        return build(
+            self._ops,
+            inputs=self._inputs,
+            outputs=[source for source in sources if source >= 0],
+            parameters=self._sizes,
+        )
+
+
+def _unused(name: str, used: Iterable[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not in `used`."""
+    free, count = name, 1
+    while free in used:
+        count += 1
+        free = f"{name}_{count}"
+    return free
