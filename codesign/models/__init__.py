@@ -1,6 +1,15 @@
-"""Flax networks whose batch norms can be switched by data."""
+"""Flax networks: classifiers whose batch norms are data, and sequence networks."""
 
-from codesign.models.network import NETWORKS, Network, create
+from codesign.models.catalogue import NETWORKS, SEQUENCE_NETWORKS, create
+from codesign.models.network import Network
 from codesign.models.norm import MaskedBatchNorm
+from codesign.models.sequence import SequenceNetwork
 
-__all__ = ["NETWORKS", "MaskedBatchNorm", "Network", "create"]
+__all__ = [
+    "NETWORKS",
+    "SEQUENCE_NETWORKS",
+    "MaskedBatchNorm",
+    "Network",
+    "SequenceNetwork",
+    "create",
+]

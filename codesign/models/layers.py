@@ -1,4 +1,4 @@
-"""Convolution and dense layers, with the initialisations that the papers compare."""
+"""Convolution, dense and dropout layers, and the initialisations the papers compare."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ import jax
 
 from codesign.kernels.convolution import convolution
 from codesign.kernels.dense import dense
+from codesign.kernels.named_op import named_op
 from codesign.types import Array
 
 
@@ -38,24 +39,33 @@ INITIALISATIONS = {"pytorch": _pytorch, "xavier": _xavier, "kaiming": _kaiming}
 
 
 class Conv(nn.Module):
-    """Convolution with a bias: a network that drops its BN layers keeps an offset."""
+    """Convolution, with a bias by default: a network without its BN keeps an offset.
+
+    With `groups` equal to the channels of the input it is a depthwise convolution.
+    """
 
     features: int
     kernel_size: tuple[int, int] = (3, 3)
     strides: tuple[int, int] = (1, 1)
-    padding: Sequence[tuple[int, int]] = ((1, 1), (1, 1))
+    padding: str | Sequence[tuple[int, int]] = ((1, 1), (1, 1))
     initialisation: str = "pytorch"
+    groups: int = 1
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H', W', features]."""
-        channels = x.shape[-1]
+        channels = x.shape[-1] // self.groups
         fan_in = math.prod(self.kernel_size) * channels
         kernel_init, bias_init = INITIALISATIONS[self.initialisation](fan_in)
         shape = (*self.kernel_size, channels, self.features)
         kernel = self.param("kernel", kernel_init, shape)
+        y = convolution(
+            x, kernel, strides=self.strides, padding=self.padding, groups=self.groups
+        )
+        if not self.use_bias:
+            return y
         bias = self.param("bias", bias_init, (self.features,))
-        y = convolution(x, kernel, strides=self.strides, padding=self.padding)
         return y + bias.reshape(1, 1, 1, -1)
 
 
@@ -67,9 +77,31 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, C] -> [B, features]."""
+        """[B, ..., C] -> [B, ..., features]."""
         fan_in = x.shape[-1]
         kernel_init, bias_init = INITIALISATIONS[self.initialisation](fan_in)
         kernel = self.param("kernel", kernel_init, (fan_in, self.features))
         bias = self.param("bias", bias_init, (self.features,))
-        return dense(x, kernel) + bias.reshape(1, -1)
+        return dense(x, kernel) + bias.reshape(*(1,) * (x.ndim - 1), -1)
+
+
+class Dropout(nn.Module):
+    """Zeroes a share `rate` of the values in training and scales the others up.
+
+    Needs a random key named `dropout`, unless `rate` is 0. Srivastava et al., JMLR 2014.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """[...] -> [...]."""
+        if not train or self.rate == 0:
+            return x
+        key = self.make_rng("dropout")
+        return named_op("dropout", _dropout, x, key, rate=self.rate)
+
+
+def _dropout(x, key, *, rate):
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jax.numpy.where(kept, x / (1 - rate), 0)

@@ -1,15 +1,11 @@
-"""The one door to a network: what every other package knows of a model."""
+"""An image classifier with batch-norm sites, as every other package knows it."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from codesign.models.layers import INITIALISATIONS
-from codesign.models.resnet import ResNet18
-from codesign.models.vgg import CONVOLUTIONS, VGG
 from codesign.types import Array, PyTree
 
 
@@ -79,61 +75,3 @@ class Network:
                     f"`sites` (={sites}) must lie in 1..{self.num_sites}, got {site}."
                 )
         return jnp.zeros(self.num_sites).at[jnp.array(sites, int) - 1].set(1.0)
-
-
-# Sites of the published placements: Section VI-D of the DeepTrain paper.
-_PAPER_SITES = {
-    "vgg11": (5, 7),
-    "vgg16": (5, 7, 8, 13),
-    "vgg19": (5, 8, 11, 16),
-    "resnet18": (3, 6, 7, *range(9, 18)),
-}
-NETWORKS = tuple(sorted(_PAPER_SITES))
-
-
-def create(
-    name: str,
-    *,
-    num_classes: int = 10,
-    image_shape: tuple[int, int, int] = (32, 32, 3),
-    width: float = 1.0,
-    initialisation: str = "pytorch",
-) -> Network:
-    """Builds a network by name.
-
-    Args:
-        name: One of `NETWORKS`.
-        num_classes: Number of classes.
-        image_shape: (H, W, C), H and W at least 8.
-        width: Multiplies every channel count but the image's and the classes'.
-        initialisation: `pytorch` (its default), `xavier` or `kaiming`.
-
-    Raises:
-        ValueError: For an unknown name or initialisation, a width that is not positive,
-            or a shape that is too small.
-    """
-    if name not in NETWORKS:
-        raise ValueError(f"`network` (={name!r}) must be one of {list(NETWORKS)}.")
-    if initialisation not in INITIALISATIONS:
-        raise ValueError(
-            f"`initialisation` (={initialisation!r}) must be one of "
-            f"{sorted(INITIALISATIONS)}."
-        )
-    if not (width > 0 and math.isfinite(width)):
-        raise ValueError(f"`width` must be positive and finite, got {width}.")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
-    if len(image_shape) != 3 or min(image_shape[:2]) < 8 or image_shape[2] < 1:
-        raise ValueError(
-            f"`image_shape` must be (H, W, C) with H and W at least 8, "
-            f"got {image_shape}; resize the images."
-        )
-    settings: dict[str, Any] = dict(
-        num_classes=num_classes, width=width, initialisation=initialisation
-    )
-    if name == "resnet18":
-        module, num_sites = ResNet18(**settings), 20
-    else:
-        plan = CONVOLUTIONS[name]
-        module, num_sites = VGG(plan=plan, **settings), sum(c > 0 for c in plan)
-    return Network(module, num_sites, image_shape, num_classes, _PAPER_SITES[name])

@@ -1,4 +1,4 @@
-"""Batch norm whose presence is data: one compiled program for every placement."""
+"""Batch norm whose presence is data, one program for every placement; layer norm."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -88,3 +88,27 @@ def _masked_norm(x, mask, scale, bias, mean, var, *, train, epsilon):
     a = mask * s + (1 - mask)
     b = mask * (bias - mean * s)
     return x * a.reshape(shape) + b.reshape(shape), mean, var
+
+
+class LayerNorm(nn.Module):
+    """Ba et al., 2016: normalises each vector, then scales and shifts it."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., C] -> [..., C]."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return named_op(
+            "norm", _layer_norm, x, scale, bias, variant="layer", epsilon=self.epsilon
+        )
+
+
+def _layer_norm(x, scale, bias, *, epsilon):
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    centred = x - jnp.mean(x, -1, keepdims=True)
+    var = jnp.mean(jnp.square(centred), -1, keepdims=True)
+    y = centred / jnp.sqrt(var + epsilon)
+    return y * scale.reshape(shape) + bias.reshape(shape)

@@ -1,8 +1,8 @@
-"""ResNet-18 for small images, with a BN site after every convolution."""
+"""ResNet-18 for small images and ResNet-50, with a BN site after each convolution."""
 
 import flax.linen as nn
 
-from codesign.kernels.pooling import global_average_pool
+from codesign.kernels.pooling import global_average_pool, max_pool
 from codesign.models.layers import Conv, Dense
 from codesign.models.norm import MaskedBatchNorm
 from codesign.types import Array
@@ -53,6 +53,63 @@ class ResNet18(nn.Module):
                     projection += 1
                     x = conv_norm(x, projection, channels(features), stride, 1)
                 x = nn.relu(x + y)
+        x = global_average_pool(x)
+        return Dense(
+            self.num_classes, initialisation=self.initialisation, name="classifier"
+        )(x)
+
+
+_BOTTLENECKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # and blocks, stride
+_EXPANSION = 4  # channels that a bottleneck block makes for each of its inner ones
+
+
+class ResNet50(nn.Module):
+    """He et al., CVPR 2016, as `keras.applications.ResNet50` has it.
+
+    The first 1x1 convolution of a stage carries its stride, and convolutions keep their
+    bias. Sites: C1 the stem, C2..C49 the main path in order, C50..C53 the projections of
+    the four stages. `momentum` of the batch norms is this package's, not keras's 0.99.
+    """
+
+    num_classes: int
+    width: float = 1.0
+    initialisation: str = "pytorch"
+
+    @nn.compact
+    def __call__(self, x: Array, bn_mask: Array, *, train: bool) -> Array:
+        """[B, H, W, C] and a mask [53] -> logits [B, num_classes]."""
+
+        def conv_norm(x, number, features, kernel_size, stride=1):
+            pad = kernel_size // 2
+            conv = Conv(
+                features,
+                (kernel_size, kernel_size),
+                (stride, stride),
+                ((pad, pad), (pad, pad)),
+                self.initialisation,
+                name=f"conv{number}",
+            )
+            norm = MaskedBatchNorm(number - 1, epsilon=1.001e-5, name=f"norm{number}")
+            return norm(conv(x), bn_mask, train=train)
+
+        def channels(features):
+            return max(1, round(features * self.width))
+
+        x = nn.relu(conv_norm(x, 1, channels(64), 7, 2))
+        x = max_pool(x, 3, stride=2, padding=1)
+        number, projection = 1, 1 + 3 * sum(blocks for _, blocks, _ in _BOTTLENECKS)
+        for features, num_blocks, first_stride in _BOTTLENECKS:
+            inner, outer = channels(features), channels(_EXPANSION * features)
+            for block in range(num_blocks):
+                stride, shortcut = 1, x
+                if block == 0:
+                    stride, projection = first_stride, projection + 1
+                    shortcut = conv_norm(x, projection, outer, 1, stride)
+                x = nn.relu(conv_norm(x, number + 1, inner, 1, stride))
+                x = nn.relu(conv_norm(x, number + 2, inner, 3))
+                x = conv_norm(x, number + 3, outer, 1)
+                number += 3
+                x = nn.relu(shortcut + x)
         x = global_average_pool(x)
         return Dense(
             self.num_classes, initialisation=self.initialisation, name="classifier"

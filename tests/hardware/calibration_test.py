@@ -7,7 +7,7 @@ from codesign.hardware import calibration, catalogue
 
 def test_one_value_for_all_networks_reaches_the_published_means():
     pairs = []
-    for name in models.NETWORKS:
+    for name in ("resnet18", "vgg11", "vgg16", "vgg19"):  # the paper's
         network = models.create(name)
         ops = workload.trace(*network.trace_args())
         pairs.append((ops, ops.masked(network.mask(network.paper_sites))))

@@ -69,6 +69,21 @@ def test_groups_go_to_xla():
     chex.assert_trees_all_close(y, expected)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_equals_loops_in_numpy(stride):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (2, 5, 5, 3))
+    kernel = jax.random.normal(keys[1], (3, 3, 1, 3))
+    y = convolution(x, kernel, strides=(stride, stride), groups=3)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = np.zeros((2, 5, 5, 3))
+    for i, j in itertools.product(range(5), repeat=2):
+        window = padded[:, i : i + 3, j : j + 3]
+        expected[:, i, j] = np.einsum("bhwc,hwc->bc", window, kernel[:, :, 0])
+    expected = expected[:, ::stride, ::stride]
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("x", "kernel", "more", "match"),
     [
@@ -96,9 +111,42 @@ def test_max_pool_by_hand_and_gradient():
     np.testing.assert_array_equal(grad, [[0, 0, 0], [1, 0, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 8])
+@pytest.mark.parametrize(("stride", "padding"), [(2, 1), (1, 0), (3, 2)])
+def test_overlapping_max_pool_is_that_of_xla(size, stride, padding):
+    x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
+    if size + 2 * padding < 3:
+        assert max_pool(x, 3, stride=stride, padding=padding) is x
+        return
+
+    def reference(x):
+        pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        window, strides = (1, 3, 3, 1), (1, stride, stride, 1)
+        return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
+
+    def pool(x):
+        return max_pool(x, 3, stride=stride, padding=padding)
+
+    np.testing.assert_array_equal(pool(x), reference(x))
+    grads = [jax.grad(lambda x: jnp.sum(jnp.sin(f(x))))(x) for f in (pool, reference)]
+    chex.assert_trees_all_close(*grads, rtol=1e-5)
+
+
+def test_gradient_of_ties_in_overlapping_windows_is_shared():
+    # One window over four equal values and padding: nothing is lost, no NaN.
+    grad = jax.grad(lambda x: max_pool(x, 3, stride=2, padding=1).sum())
+    shares = grad(jnp.zeros((1, 2, 2, 1)))
+    np.testing.assert_allclose(shares, jnp.full((1, 2, 2, 1), 0.25))
+
+
 def test_pool_of_a_smaller_map_is_the_identity():
     x = jnp.ones((2, 1, 1, 3))
     assert max_pool(x) is x
+
+
+def test_pool_refuses_windows_of_padding_alone():
+    with pytest.raises(ValueError, match=r"`padding` \(=2\).*less than `size` \(=2\)"):
+        max_pool(jnp.ones((1, 4, 4, 1)), 2, padding=2)
 
 
 def test_average_pool_and_dense():

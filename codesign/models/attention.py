@@ -1,0 +1,72 @@
+"""Attention: weights from queries and keys, and several heads of it as one layer."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from codesign.kernels.named_op import named_op
+from codesign.models.layers import Dense, Dropout
+from codesign.types import Array
+
+
+def attention_weights(scores: Array, *, scale: float, causal: bool = False) -> Array:
+    """Softmax over keys of `scale * scores`: [..., Q, K] -> [..., Q, K].
+
+    Scaling and masking belong to the softmax, as in fused kernels: one op, which reads
+    and writes the map once. With `causal`, query i sees the keys 0..i only.
+    """
+    return named_op("softmax", _softmax, scores, scale=scale, causal=causal)
+
+
+def _softmax(scores, *, scale, causal):
+    scores = scores * scale
+    if causal:
+        seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+        seen = seen.reshape((1,) * (scores.ndim - 2) + seen.shape)
+        scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
+    return jax.nn.softmax(scores, -1)
+
+
+class MultiHeadAttention(nn.Module):
+    """Vaswani et al., NeurIPS 2017, Section 3.2, with dropout of the weights.
+
+    With `activate_projections` a ReLU follows each of the four dense layers, as some
+    libraries have it by default (keras-multi-head).
+    """
+
+    num_heads: int
+    dropout_rate: float = 0.0
+    causal: bool = False
+    initialisation: str = "xavier"
+    activate_projections: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, memory: Array, *, train: bool) -> Array:
+        """Queries from x [B, Q, H], keys and values from memory [B, K, H] -> [B, Q, H]."""
+        hidden = x.shape[-1]
+        width = hidden // self.num_heads
+
+        def project(name, x):
+            x = Dense(hidden, self.initialisation, name=name)(x)
+            return nn.relu(x) if self.activate_projections else x
+
+        def heads(name, x):
+            x = project(name, x)
+            return x.reshape(*x.shape[:2], self.num_heads, width)  # [B, T, N, H / N]
+
+        query, key = heads("query", x), heads("key", memory)
+        value = heads("value", memory)
+        with jax.named_scope("scores"):
+            scores = jnp.einsum("bqnd,bknd->bnqk", query, key)
+        weights = attention_weights(
+            scores, scale=1 / math.sqrt(width), causal=self.causal
+        )
+        weights = Dropout(self.dropout_rate, name="weight_dropout")(
+            weights, train=train
+        )
+        with jax.named_scope("context"):
+            context = jnp.einsum("bnqk,bknd->bqnd", weights, value)
+        context = context.reshape(*x.shape[:2], hidden)
+        return project("output", context)
