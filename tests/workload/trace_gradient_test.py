@@ -1,0 +1,67 @@
+"""The gradient as JAX computes it, against the rule: two products for each forward one."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from codesign import models, workload
+
+
+def shape(*dims):
+    return jax.ShapeDtypeStruct(dims, jnp.float32)
+
+
+def test_two_layers_by_hand():
+    def loss(x, w, v):
+        return jnp.sum((jnp.tanh(x @ w) @ v) ** 2)
+
+    # Forward 15 + 20; backward both weight gradients and the input's of the second.
+    found = workload.trace_gradient(loss, shape(1, 3), shape(3, 5), shape(5, 4))
+    assert [(p.phase, p.macs) for p in found.products] == [
+        ("forward", 15),
+        ("forward", 20),
+        ("backward", 20),
+        ("backward", 20),
+        ("backward", 15),
+    ]
+    assert found.macs("forward") == 35
+    assert found.macs() == 90
+    assert found.products[-1].output_elements == 15
+    assert sorted(found.products[-1].operand_elements) == [3, 5]
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+def test_networks_follow_the_rule(name):
+    network = models.create(name)
+    _, variables, image, mask = network.trace_args()
+
+    def loss(variables, image, mask):
+        return jnp.sum(network.apply(variables, image, mask, train=True)[0] ** 2)
+
+    found = workload.trace_gradient(loss, variables, image, mask)
+    ops = workload.trace(*network.trace_args())
+    # Weight and input gradient of every layer, but no gradient of the image.
+    assert found.macs("forward") == ops.total_macs
+    assert found.macs("backward") == 2 * ops.total_macs - ops.ops[0].macs
+    matrix = ops.select("conv", "dense")
+    forward = {p.name for p in found.products if p.phase == "forward"}
+    backward = {p.name for p in found.products if p.phase == "backward"}
+    assert forward == backward == set(matrix.names)
+
+
+def test_loops_and_recomputation():
+    def loss(x, w):
+        x = jax.checkpoint(lambda x: jnp.tanh(x @ w))(x)
+        return jnp.sum(lax.fori_loop(0, 4, lambda i, x: jnp.tanh(x @ w), x) ** 2)
+
+    # 1 + 4 products forward; backward 2 x 4 in the loop, the first product once more,
+    # and its weight gradient.
+    found = workload.trace_gradient(loss, shape(1, 3), shape(3, 3))
+    assert found.macs("forward") == 9 * (1 + 4)
+    assert found.macs("backward") == 9 * (2 * 4 + 1 + 1)
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match="no parameters to differentiate"):
+        workload.trace_gradient(lambda x: jnp.sum(x), shape(1, 3))
