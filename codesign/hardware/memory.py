@@ -31,6 +31,12 @@ class MemorySpec:
     capacity_bytes: Scalar  # [] of the last cache, managed by software
     bandwidth_bytes_per_s: Scalar  # [] to memory, both directions together
     throughput_ops_per_s: Scalar  # [] one operation is a MAC, or a point-wise result
+    # fp32 multiply and add at 45 nm: Horowitz, "Computing's Energy Problem", ISSCC 2014.
+    # assumed for every operation, wires and registers left out; range 1..50 pJ.
+    operation_energy_j: Scalar = 4.6 * units.PJ  # [] of one operation
+    # 6.0 pJ a bit: HBM2E devices, Micron, "Ultra-Bandwidth Solutions", with 7.5 for GDDR6.
+    # assumed for every memory, the chip's own interface left out; range 4..20 pJ a bit.
+    memory_energy_j_per_byte: Scalar = 48 * units.PJ  # []
     value_bits: int = struct.field(pytree_node=False, default=32)
 
     def checked(self) -> "MemorySpec":

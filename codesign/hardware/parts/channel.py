@@ -47,8 +47,12 @@ def schedule(
     A load for step i is first tried at the latest step j whose compute, with that of all
     steps up to i - 1, covers its transfer (`LATENCY_AWARE`), or at i - 1 (`NEXT_STEP`),
     but not before the tensor's previous use is over. It is issued if it fits beside what
-    is held at every step from then to i, else tried again a step later. More bandwidth
-    or compute can cost time by a hair: an early prefetch goes before a demand load.
+    is held at every step from then to i, else tried again a step later.
+
+    More of a resource can cost time. An early prefetch goes before a demand load: by a
+    hair. And what passes through a cache that is too small streams beside compute, while
+    a step that just fits waits for its loads: by up to 3 % on the networks of the paper
+    above 24 MB, by 41 % on an LSTM between 16 and 18 MB.
     """
     num_steps, num_accesses = len(trace.first) - 1, len(trace.touched)
     start, end = np.empty(num_steps), np.empty(num_steps)

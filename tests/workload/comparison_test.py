@@ -1,0 +1,73 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from codesign import models, workload
+from codesign.workload.comparison import compare
+from codesign.workload.training import training_iteration
+
+
+class Net(nn.Module):
+    """Flax's own layers: a convolution is XLA's, not unfolded."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x))
+        x = x + nn.Conv(4, (3, 3), name="branch")(x)
+        x = nn.Conv(6, (3, 3), strides=2, name="down")(x)
+        return nn.Dense(3, name="head")(x.reshape(len(x), -1))
+
+
+def both(apply, variables, *inputs):
+    def loss(variables, *inputs):
+        return jnp.sum(jnp.square(apply(variables, *inputs)))
+
+    gradient = workload.trace_gradient(loss, variables, *inputs)
+    forward = workload.trace(apply, variables, *inputs)
+    return {row.name: row for row in compare(training_iteration(forward), gradient)}
+
+
+def test_flax_layers_agree_to_the_element():
+    x = jnp.ones((1, 8, 8, 2))
+    net = Net()
+    rows = both(net.apply, jax.eval_shape(net.init, jax.random.key(0), x), x)
+    assert list(rows) == ["Net/stem", "Net/branch", "Net/down", "Net/head"]
+    for row in rows.values():
+        assert row.agrees_on_macs, row
+        assert row.agrees_on_sizes, row
+    # The stem by hand: 64 x 9 x 2 x 4 MACs, once backward, for its kernel of 72.
+    stem = rows["Net/stem"]
+    assert stem.traced_macs == {"forward": 4608, "backward": 4608}
+    assert stem.traced_outputs == (72, 256)
+    # The branch makes its map, a kernel of 144 and the gradient of its input.
+    assert rows["Net/branch"].traced_outputs == (144, 256, 256)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+def test_our_networks_agree_on_macs(name):
+    network = models.create(name)
+    fn, *args = network.trace_args()
+    rows = both(fn, *args)
+    assert len(rows) == network.num_sites + 1  # a norm behind each convolution
+    assert all(row.agrees_on_macs for row in rows.values())
+
+
+def test_attention_agrees():
+    network = models.create(
+        "transformer", length=6, hidden=8, num_layers=1, num_heads=2
+    )
+    fn, *args = network.trace_args(train=False)
+    rows = both(fn, *args)
+    assert all(row.agrees_on_macs and row.agrees_on_sizes for row in rows.values())
+    assert "Transformer/encoder1/self_attention/scores" in rows
+
+
+def test_a_difference_shows():
+    # What the loss stops is not in the gradient, though the rules expand it.
+    def apply(variables, x):
+        return x @ jax.lax.stop_gradient(variables["fixed"]) @ variables["free"]
+
+    variables = {"fixed": jnp.ones((3, 3)), "free": jnp.ones((3, 2))}
+    rows = list(both(apply, variables, jnp.ones((1, 3))).values())
+    assert not all(row.agrees_on_macs for row in rows)
