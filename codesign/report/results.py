@@ -105,9 +105,11 @@ class Results:
         wall_s: Wall-clock time in seconds.
         quantities: In the order of the report; `results[name]` finds one.
         figures: File names of the figures, relative to results.json.
+        extras: Further keys of results.json that others rely on, such as `sweep_s`.
 
     Raises:
-        ValueError: If two quantities share a name or `wall_s` is not finite.
+        ValueError: If two quantities share a name, `wall_s` is not finite, or an extra
+            key is one of the others.
     """
 
     experiment: str
@@ -117,8 +119,12 @@ class Results:
     wall_s: float
     quantities: Sequence[Quantity]
     figures: Sequence[StrPath] = ()
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        taken = sorted(set(_KEYS) & set(self.extras))
+        if taken:
+            raise ValueError(f"`extras` must not hold {taken}, which are fields.")
         object.__setattr__(self, "quantities", tuple(self.quantities))
         object.__setattr__(
             self, "figures", tuple(os.fspath(figure) for figure in self.figures)
@@ -142,7 +148,7 @@ class Results:
 
     def to_json(self) -> str:
         """Returns the text of results.json."""
-        content = {key: getattr(self, key) for key in _KEYS}
+        content = {key: getattr(self, key) for key in _KEYS} | dict(self.extras)
         content["quantities"] = [quantity.to_dict() for quantity in self.quantities]
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -155,15 +161,14 @@ class Results:
         """Reads what `write` wrote.
 
         Raises:
-            ValueError: If the file is not JSON, or its keys are not those of `write`.
+            ValueError: If the file is not JSON, or a key of `write` is missing.
         """
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or set(content) != set(_KEYS):
-            raise ValueError(
-                f"`path` (={path}) must hold the keys {_KEYS} and no other."
-            )
+        if not isinstance(content, dict) or not set(_KEYS) <= set(content):
+            raise ValueError(f"`path` (={path}) must hold the keys {_KEYS}.")
         content["quantities"] = [Quantity(**found) for found in content["quantities"]]
-        return cls(**content)
+        extras = {key: content.pop(key) for key in content.keys() - set(_KEYS)}
+        return cls(**content, extras=extras)
 
 
 def environment() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Tests of `codesign.report.results`."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -99,6 +100,15 @@ class ResultsTest(absltest.TestCase):
         path.write_text('{"experiment": "x"}')
         with self.assertRaisesRegex(ValueError, "must hold the keys.*wall_s"):
             results.Results.read(path)
+
+    def test_extras_are_further_keys_and_come_back(self):
+        path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "x.json"
+        written = dataclasses.replace(_results(_PERIOD), extras={"sweep_s": {"a": 2.0}})
+        written.write(path)
+        self.assertEqual(json.loads(path.read_text())["sweep_s"], {"a": 2.0})
+        self.assertEqual(results.Results.read(path), written)
+        with self.assertRaisesRegex(ValueError, r"extras.*\['seed'\]"):
+            dataclasses.replace(written, extras={"seed": 1})
 
     def test_finds_a_quantity_by_name(self):
         found = _results(_PERIOD, _SAVED)

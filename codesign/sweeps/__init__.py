@@ -1,0 +1,1 @@
+"""Studies over many designs at once: each runs, draws and reports one."""
