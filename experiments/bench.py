@@ -7,6 +7,7 @@ cores. `pip install codesign[benchmark]` brings the peers.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import statistics
@@ -20,14 +21,9 @@ import rich.console
 from absl import app, flags
 
 from codesign import models, units, workload
-from codesign.hardware import (
-    catalogue,
-    memory,
-    memory_reference,
-    memory_surrogate,
-    reram_gpu,
-)
-from codesign.hardware.memory_sweep import sweep
+from codesign.hardware import catalogue, memory, reram_gpu
+from codesign.hardware.memory import reference
+from codesign.hardware.memory.surrogate import calibrate, time_s
 from codesign.kernels.convolution import convolution
 from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
@@ -306,14 +302,14 @@ def capacity_sweeps(table: Table) -> None:
         caches = memory.capacities(mebibytes)
 
         def swept(program=program, batch_size=batch_size, caches=caches):
-            return sweep([machine], program, caches, batch_size=batch_size)
+            return memory.sweep([machine], program, caches, batch_size=batch_size)
 
         seconds = statistics.median(interleaved({"sweep": swept}, 7)["sweep"])
         found, few = swept(), range(50, len(mebibytes), 100)
         start = time.perf_counter()
         slow = [
-            memory_reference.simulate(
-                machine.replace(capacity_bytes=int(caches[i])),
+            reference.simulate(
+                dataclasses.replace(machine, capacity_bytes=int(caches[i])),
                 program,
                 batch_size=batch_size,
             )
@@ -335,7 +331,7 @@ def capacity_sweeps(table: Table) -> None:
 def surrogate_designs(table: Table) -> None:
     """Time and its gradients for many designs at once, at 64 segments."""
     program = training_iteration(networks.load("resnet50"))
-    fitted = memory_surrogate.calibrate(program, num_segments=64)
+    fitted = calibrate(program, num_segments=64)
     count = 2**17
     keys = jax.random.split(jax.random.key(0), 3)
     low = jnp.array([24 * units.MIB, 94e9, 2e12])
@@ -344,9 +340,7 @@ def surrogate_designs(table: Table) -> None:
     designs = [a * (b / a) ** u for a, b, u in zip(low, high, draws, strict=True)]
 
     def seconds(capacity, bandwidth, throughput):
-        return memory_surrogate.time_s(
-            fitted, capacity, bandwidth, throughput, relax=smooth(0.1)
-        )
+        return time_s(fitted, capacity, bandwidth, throughput, relax=smooth(0.1))
 
     # In chunks that a core's cache holds.
     one = jax.value_and_grad(lambda design: seconds(*design))

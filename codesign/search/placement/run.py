@@ -1,11 +1,9 @@
 """Runs a whole experiment: checks, searches, and writes what was found."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import time
-from typing import Any
 
 import filelock
 import jax
@@ -16,7 +14,7 @@ from codesign.hardware import catalogue, reram_gpu
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.models import Network
 from codesign.objective import chip_costs
-from codesign.report import write_atomic
+from codesign.report import workdir as folders
 from codesign.search.placement import report
 from codesign.search.placement.config import PlacementConfig
 from codesign.search.placement.outcome import Outcome
@@ -25,37 +23,6 @@ from codesign.training import Trainer
 from codesign.workload import Workload
 
 StrPath = str | os.PathLike[str]
-
-
-def check_workdir(config: PlacementConfig, workdir: pathlib.Path) -> None:
-    """Writes `config.json`, or compares with the one that is there.
-
-    Raises:
-        ValueError: If the workdir was made with other settings; shows each difference.
-    """
-    path = workdir / "config.json"
-    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    if not path.exists():
-        write_atomic(path, json.dumps(wanted, indent=2) + "\n")
-        return
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); restore it, or use another `workdir`."
-        ) from error
-    found, wanted = _flat(found), _flat(wanted)
-    differences = [
-        f"  {name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if differences:
-        raise ValueError(
-            f"`workdir` (={workdir}) was made with other settings:\n"
-            + "\n".join(differences)
-            + "\nUse another `workdir`, or the same settings to go on."
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +88,9 @@ def prepare(
         )
         for name, network in networks.items()
     }
-    lock = _lock(workdir)
+    lock = folders.lock(workdir)
     try:
-        check_workdir(config, workdir)
+        folders.check_settings(config, workdir)
         several = len(config.networks) > 1
         searches = tuple(
             PlacementSearch(
@@ -163,20 +130,6 @@ def run(
     return prepare(config, workdir=workdir, data_dir=data_dir).run()
 
 
-def _lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
-    """Keeps a second process out of `workdir`; a process that ends lets go of it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(workdir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise ValueError(
-            f"`workdir` (={workdir}) is in use by another process; wait for it, or use "
-            "another `workdir`."
-        ) from error
-    return lock
-
-
 def _network(config: PlacementConfig, name: str, dataset: Dataset) -> Network:
     return models.create(
         name,
@@ -202,12 +155,3 @@ def check_capacity(spec: ReramGpuSpec, ops: Workload, name: str) -> None:
             f"crossbars, but {name!r} needs {needed}, {needed - budget} more; take more "
             "ReRAM tiers, a smaller `width` or a smaller network."
         )
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.")
-    return flat

@@ -206,9 +206,9 @@ def policies(outcomes: Sequence[Outcome]) -> Figure:
     """What the ways to manage the cache cost, against the paper's."""
     colours = (
         *(canvas.INK, canvas.BLUE, canvas.PURPLE),
-        *(canvas.GREEN, canvas.VERMILION, canvas.ORANGE),
+        *(canvas.GREEN, canvas.VERMILION, canvas.ORANGE, canvas.SKY),
     )
-    markers = "osD^vX"
+    markers = "osD^vX*"
 
     def draw(axes: Axes, outcome: Outcome) -> None:
         found = outcome.policies

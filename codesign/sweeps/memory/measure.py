@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from codesign import models, units
-from codesign.hardware import memory, memory_sweep
+from codesign.hardware import memory
 from codesign.hardware.catalogue import MEMORY_SYSTEMS
-from codesign.hardware.memory import MemorySpec, Policy
-from codesign.hardware.parts import cache, reuse
+from codesign.hardware.memory import MemorySpec, Policy, cache, reuse, simulator
 from codesign.sweeps.memory import networks, validation
 from codesign.sweeps.memory.config import MemoryConfig, parse_capacities
 from codesign.sweeps.memory.outcome import (
@@ -100,7 +99,7 @@ def measure(
     layer_mb = _usable(config.layer_capacity_mb, program)
     reuse_mb = _thinned(paper_mb, config.num_reuse_capacities)
     sizes = program.sizes(batch_size) / units.MIB
-    trace = memory.prepare(_RTX, program, batch_size)
+    trace = simulator.prepare(_RTX, program, batch_size)
     policies, by_kind = None, None
     if layer_mb.size:
         policies = _policies(program, layer_mb, batch_size)
@@ -113,9 +112,7 @@ def measure(
     fidelity = None
     if config.validate:
         on_stage("surrogate against simulator")
-        fidelity = validation.fidelity(
-            _RTX, program, batch_size=batch_size, seed=config.seed
-        )
+        fidelity = validation.fidelity(program, batch_size=batch_size, seed=config.seed)
     return Outcome(
         network=name,
         digest=networks.digest(name),
@@ -179,7 +176,7 @@ def _curves(
     mebibytes: np.ndarray,
     batch_size: int,
 ) -> Curves:
-    found = memory_sweep.sweep(
+    found = memory.sweep(
         machines,
         program,
         _bytes(mebibytes),
@@ -211,7 +208,7 @@ def _time_sweep(config: MemoryConfig, program: Program, batch_size: int) -> floa
     taken = []
     for _ in range(_NUM_TIMINGS):
         start = time.perf_counter()
-        memory_sweep.sweep(machines, program, capacities, batch_size=batch_size)
+        memory.sweep(machines, program, capacities, batch_size=batch_size)
         taken.append(time.perf_counter() - start)
     return min(taken)
 
@@ -261,7 +258,7 @@ def _by_kind(program: Program, mebibytes: np.ndarray, batch_size: int) -> ByKind
     kinds = [kind_of(ops[i]) for i in program.op]
     type_ii = dict(zip(kinds, map(bool, program.is_type_ii), strict=True))
     ordered = sorted(type_ii, key=lambda kind: type_ii[kind])
-    found = memory_sweep.sweep(
+    found = memory.sweep(
         [_RTX],
         program,
         _bytes(mebibytes),
@@ -282,7 +279,7 @@ def _batches(config: MemoryConfig, program: Program) -> Batches | None:
         return None
     throughput = []
     for size in config.batch_sizes:
-        found = memory_sweep.sweep([_RTX], program, _bytes(mebibytes), batch_size=size)
+        found = memory.sweep([_RTX], program, _bytes(mebibytes), batch_size=size)
         throughput.append(size / found.total_s[0])
     return Batches(
         sizes=np.array(config.batch_sizes),
@@ -294,7 +291,7 @@ def _batches(config: MemoryConfig, program: Program) -> Batches | None:
 def _policies(program: Program, mebibytes: np.ndarray, batch_size: int) -> Policies:
     times, traffic = [], []
     for policy in POLICIES.values():
-        found = memory_sweep.sweep(
+        found = memory.sweep(
             [_RTX],
             program,
             _bytes(mebibytes),
@@ -303,8 +300,19 @@ def _policies(program: Program, mebibytes: np.ndarray, batch_size: int) -> Polic
         )
         times.append(found.total_s[0])
         traffic.append(found.traffic_in_bytes + found.traffic_out_bytes)
+    warm = [
+        memory.simulate(
+            dataclasses.replace(_RTX, capacity_bytes=int(capacity)),
+            program,
+            batch_size=batch_size,
+            steady_state=True,
+        )
+        for capacity in _bytes(mebibytes)
+    ]
+    times.append([run.total_s for run in warm])
+    traffic.append([run.traffic_in_bytes + run.traffic_out_bytes for run in warm])
     return Policies(
-        names=list(POLICIES),
+        names=[*POLICIES, "the paper's, weights kept between iterations"],
         capacities_mb=mebibytes,
         time_s=np.array(times),
         traffic_bytes=np.array(traffic),

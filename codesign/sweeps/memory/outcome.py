@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.hardware.memory_sweep import Sweep
+from codesign.hardware.memory import Sweep
 from codesign.sweeps.memory import networks
 
 

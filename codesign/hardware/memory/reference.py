@@ -1,4 +1,4 @@
-"""The rules of `memory.simulate` once more, in plain Python and in the obvious way.
+"""The rules of `simulator.simulate` once more, in plain Python and in the obvious way.
 
 Tests hold the compiled simulator against this, to the byte and to the last bit of every
 time; the benchmark prints how many times slower it is. Nothing is remembered that could
@@ -10,7 +10,7 @@ import bisect
 import itertools
 from typing import NamedTuple
 
-from codesign.hardware.memory import MemorySpec, Policy
+from codesign.hardware.memory.spec import MemorySpec, Policy
 from codesign.workload.training import Program
 
 
@@ -126,7 +126,7 @@ def simulate(
     batch_size: int = 32,
     policy: Policy | None = None,
 ) -> Outcome:
-    """Does what `memory.simulate` does; see there for the rules."""
+    """Does what `simulator.simulate` does; see there for the rules."""
     policy = policy or Policy()
     capacity = int(spec.capacity_bytes)
     bandwidth = float(spec.bandwidth_bytes_per_s)

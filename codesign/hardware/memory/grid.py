@@ -6,14 +6,9 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-from codesign.hardware.memory import (
-    PREFETCH,
-    MemorySpec,
-    Policy,
-    check_capacity,
-    prepare,
-)
-from codesign.hardware.parts import cache, channel
+from codesign.hardware.memory import cache, channel
+from codesign.hardware.memory.simulator import check_capacity, prepare
+from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
 from codesign.workload.training import Program
 
 

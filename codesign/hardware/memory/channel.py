@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from codesign.hardware.parts.cache import WRITTEN, Plan, Trace
+from codesign.hardware.memory.cache import WRITTEN, Plan, Trace
 
 ON_DEMAND, NEXT_STEP, LATENCY_AWARE = 0, 1, 2  # when a load is first tried
 

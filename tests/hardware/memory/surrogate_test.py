@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign import models, units, workload
-from codesign.hardware import memory, memory_surrogate, memory_validation
+from codesign.hardware import memory
 from codesign.hardware.memory import MemorySpec
+from codesign.hardware.memory import surrogate as memory_surrogate
+from codesign.hardware.memory import validation as memory_validation
 from codesign.numerics.relax import EXACT, smooth
 from codesign.workload.graph import Op, build
 from codesign.workload.training import training_iteration
@@ -109,7 +111,7 @@ def test_exact_cost_by_hand():
     # first, 0..32; X and W 32..104; forward ..128, backward ..152; D is written ..200.
     # A is never read again. Traffic 32 + 24 + 48 + 48 = 152 bytes.
     spec = _spec(1e6, 1.0, 1.0)
-    cost = memory_surrogate.estimate(spec, _dense(), batch_size=2)
+    cost = memory.estimate(spec, _dense(), batch_size=2)
     assert cost.latency_s == 200.0
     assert cost.period_s == 100.0
     assert cost.traffic_bytes == 152.0
@@ -122,7 +124,7 @@ def test_exact_cost_by_hand():
 
 def test_exact_refuses_tracers_and_names_the_way_out(vgg):
     def latency(capacity):
-        return memory_surrogate.estimate(_spec(capacity), vgg, relax=EXACT).latency_s
+        return memory.estimate(_spec(capacity), vgg, relax=EXACT).latency_s
 
     with pytest.raises(ValueError, match=r"relax=smooth\(t\)"):
         jax.jit(latency)(2.4e7)
@@ -133,18 +135,18 @@ def test_exact_refuses_tracers_and_names_the_way_out(vgg):
 def test_a_cache_that_cannot_run(vgg):
     smallest, _ = memory.smallest_capacity(training_iteration(vgg))
     with pytest.raises(ValueError, match=f"at least {smallest} bytes"):
-        memory_surrogate.estimate(_spec(smallest / 2), vgg)
-    cost = memory_surrogate.estimate(_spec(smallest / 2), vgg, relax=smooth(0.01))
+        memory.estimate(_spec(smallest / 2), vgg)
+    cost = memory.estimate(_spec(smallest / 2), vgg, relax=smooth(0.01))
     assert not cost.feasible
     assert float(cost.violation) == pytest.approx(1.0, rel=1e-3)
-    enough = memory_surrogate.estimate(_spec(2 * smallest), vgg, relax=smooth(0.01))
+    enough = memory.estimate(_spec(2 * smallest), vgg, relax=smooth(0.01))
     assert enough.feasible
     assert float(enough.violation) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_smooth_cost_is_near_the_exact_one_and_adds_up(vgg):
-    exact = memory_surrogate.estimate(_spec(), vgg)
-    near = memory_surrogate.estimate(_spec(), vgg, relax=smooth(0.05))
+    exact = memory.estimate(_spec(), vgg)
+    near = memory.estimate(_spec(), vgg, relax=smooth(0.05))
     for name in ("latency_s", "energy_j", "period_s", "traffic_bytes"):
         assert getattr(near, name) == pytest.approx(getattr(exact, name), rel=0.1), name
     op_s, op_bytes = near.breakdown["op_s"], near.breakdown["op_bytes"]
@@ -165,7 +167,7 @@ def test_gradients_through_the_spec_and_the_batch_under_jit_and_vmap(vgg):
         traces.append(1)
 
         def period(spec, batch_size):
-            return memory_surrogate.estimate(
+            return memory.estimate(
                 spec, vgg, batch_size=batch_size, relax=smooth(0.1)
             ).period_s
 
@@ -181,7 +183,7 @@ def test_gradients_through_the_spec_and_the_batch_under_jit_and_vmap(vgg):
             assert np.all(getattr(by_spec, name) < 0), name
     assert len(traces) == 1
     # The tables of a traced batch size agree with those of the same one, static.
-    static = memory_surrogate.estimate(_spec(), vgg, relax=smooth(0.1))
+    static = memory.estimate(_spec(), vgg, relax=smooth(0.1))
     assert float(period[1]) == pytest.approx(float(static.period_s), rel=0.05)
 
 
@@ -355,4 +357,4 @@ def test_rejects(vgg, surrogate):
         memory_surrogate.time_s(surrogate, 1e8, 1e12, 1e13, batch_size=4, relax=EXACT)
     for batch_size, relax in ((0.5, smooth(0.1)), (2.5, EXACT), (0, EXACT)):
         with pytest.raises(ValueError, match="batch_size"):
-            memory_surrogate.estimate(_spec(), vgg, batch_size=batch_size, relax=relax)
+            memory.estimate(_spec(), vgg, batch_size=batch_size, relax=relax)

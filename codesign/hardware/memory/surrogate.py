@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.core import Tracer
 
-from codesign.hardware import memory, memory_sweep
-from codesign.hardware.cost import Cost
-from codesign.hardware.memory import MemorySpec
-from codesign.hardware.parts import cache
-from codesign.numerics.relax import EXACT, Relax
+from codesign.hardware.memory import cache, simulator
+from codesign.hardware.memory.grid import sweep
+from codesign.hardware.memory.spec import MemorySpec
+from codesign.numerics.relax import Relax
 from codesign.types import Array, Scalar
-from codesign.workload.graph import Graph, Workload, build
+from codesign.workload.graph import Graph, build
 from codesign.workload.training import Program, training_iteration
 
 # Calibrated for a traced batch size. Tensors grow with the batch, so that the capacity
@@ -47,78 +45,6 @@ class MemorySurrogate:
     step_op: tuple[int, ...] = struct.field(pytree_node=False)  # [S]
 
 
-def estimate(
-    spec: MemorySpec,
-    workload: Workload,
-    *,
-    batch_size: Scalar = 32,
-    relax: Relax = EXACT,
-) -> Cost:
-    """Costs one training iteration behind one cache.
-
-    With `EXACT` this is `memory.simulate`, on the host, for concrete values. Smooth, it
-    is `time_s` of a surrogate that is calibrated on the host while JAX traces, once a
-    network: at this batch size, or for a traced one at `BATCH_SIZES`. Nothing of the
-    workload but its graph counts: a batch-norm mask changes nothing.
-
-        energy = operations x operation_energy + traffic x memory_energy_per_byte
-
-    Args:
-        spec: Scalar leaves; any of them may be traced if `relax` is smooth.
-        workload: Forward graph, its loops unrolled.
-        batch_size: Examples in a batch; may be traced if `relax` is smooth.
-        relax: `EXACT`, or `smooth(temperature)`. At temperatures of 0.1 and below the
-            median error is about 2 % or less, 5 % between calibrated batch sizes.
-
-    Returns:
-        `Cost` of one batch, with `period_s` for each example, and `traffic_bytes`.
-        `violation` says by what part the smallest cache that can run exceeds this one:
-        smooth, times are then those of the smallest; exact, it is refused. `breakdown`
-        has `op_s` and `op_bytes`, forward and backward together. The surrogate shares a
-        segment's time and traffic out among its steps in fixed parts; the simulator's
-        `op_s` leaves out the writes that drain after the last step.
-
-    Raises:
-        ValueError: If `relax` is `EXACT` and a value is traced; as `memory.simulate`.
-    """
-    if relax.is_exact:
-        return _exact(spec, workload, batch_size)
-    settings: dict = dict(value_bits=spec.value_bits)
-    is_traced = isinstance(batch_size, Tracer)
-    if not is_traced and batch_size == int(batch_size):
-        settings["batch_sizes"] = (int(batch_size),)
-    elif not is_traced and batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    surrogate = _calibrated(workload.graph, **settings)
-    moved, segment_s = _segments(
-        surrogate,
-        spec.capacity_bytes,
-        spec.bandwidth_bytes_per_s,
-        spec.throughput_ops_per_s,
-        batch_size,
-        relax,
-    )
-    latency_s, traffic_bytes = jnp.sum(segment_s), jnp.sum(moved)
-    segment, op = np.array(surrogate.step_segment), np.array(surrogate.step_op)
-
-    def by_op(of_segments):
-        of_steps = of_segments[segment] * surrogate.step_share
-        return jax.ops.segment_sum(of_steps, op, workload.num_ops)
-
-    shortage = surrogate.smallest_bytes / jnp.maximum(spec.capacity_bytes, 1.0)
-    return Cost(
-        latency_s=latency_s,
-        energy_j=_energy_j(
-            spec, jnp.sum(surrogate.operations) * batch_size, traffic_bytes
-        ),
-        period_s=latency_s / batch_size,
-        traffic_bytes=traffic_bytes,
-        feasible=shortage <= 1,
-        violation=relax.max(shortage, jnp.ones(())) - 1,
-        breakdown=dict(op_s=by_op(segment_s), op_bytes=by_op(moved)),
-    )
-
-
 def calibrate(
     program: Program,
     *,
@@ -141,7 +67,7 @@ def calibrate(
 
     Raises:
         ValueError: For fewer than one segment or two plans, batch sizes that do not
-            grow, or as `memory_sweep.sweep`.
+            grow, or as `grid.sweep`.
     """
     if num_segments < 1 or num_plans < 2:
         raise ValueError(
@@ -153,7 +79,7 @@ def calibrate(
         raise ValueError(
             f"`batch_sizes` (={batch_sizes}) must grow from one to the next."
         )
-    smallest, _ = memory.smallest_capacity(program, value_bits)
+    smallest, _ = simulator.smallest_capacity(program, value_bits)
     share = _shares(program, smallest, batch_sizes[len(batch_sizes) // 2], value_bits)
     num_segments = min(num_segments, max(1, program.num_steps // _STEPS_PER_SEGMENT))
     middle = (np.cumsum(share) - share / 2) / share.sum()
@@ -226,7 +152,7 @@ def time_s(
     if batch_size is None:
         batch_size = surrogate.batch_sizes[0]
     return jnp.sum(
-        _segments(
+        segments(
             surrogate,
             capacity_bytes,
             bandwidth_bytes_per_s,
@@ -237,7 +163,7 @@ def time_s(
     )
 
 
-def _segments(surrogate, capacity, bandwidth, throughput, batch_size, relax):
+def segments(surrogate, capacity, bandwidth, throughput, batch_size, relax):
     """[K] bytes moved, and [K] seconds."""
     moved, exposed = jax.vmap(_at_capacity, in_axes=(None, 0, 0, 0, None, None))(
         capacity,
@@ -315,7 +241,7 @@ def _corner_jvp(primals, tangents):
 
 
 @functools.lru_cache(maxsize=64)
-def _program(graph: Graph) -> Program:
+def expanded(graph: Graph) -> Program:
     with jax.ensure_compile_time_eval():  # the caller may be tracing
         workload = build(
             graph.ops,
@@ -327,25 +253,25 @@ def _program(graph: Graph) -> Program:
 
 
 @functools.lru_cache(maxsize=64)
-def _calibrated(
+def calibrated(
     graph: Graph, batch_sizes: tuple[int, ...] = BATCH_SIZES, value_bits: int = 32
 ) -> MemorySurrogate:
     with jax.ensure_compile_time_eval():
         return calibrate(
-            _program(graph), batch_sizes=batch_sizes, value_bits=value_bits
+            expanded(graph), batch_sizes=batch_sizes, value_bits=value_bits
         )
 
 
 def _full_bytes(program: Program, batch_size: int, value_bits: int) -> int:
     """Bytes that a cache holds at most, however large."""
-    trace = memory.prepare(_machine(1.0, value_bits), program, batch_size)
+    trace = simulator.prepare(_machine(1.0, value_bits), program, batch_size)
     endless = np.iinfo(np.int64).max // 2
     return int(cache.plan(trace, endless, False, True).occupancy.max())
 
 
 def _shares(program, capacity, batch_size, value_bits) -> np.ndarray:
     """[S] of each step, its part of the operations plus its part of the traffic."""
-    plan = memory_sweep.sweep(
+    plan = sweep(
         [_machine(1.0, value_bits)],
         program,
         np.array([capacity]),
@@ -359,7 +285,7 @@ def _shares(program, capacity, batch_size, value_bits) -> np.ndarray:
 
 def _tables(program, segment, capacities, batch_size, value_bits):
     """[C, K] bytes moved, and [C, K] bytes exposed, both monotone."""
-    exact = memory_sweep.sweep(
+    exact = sweep(
         [_machine(balance, value_bits) for balance in _BALANCES],
         program,
         capacities,
@@ -387,38 +313,4 @@ def _machine(balance: float, value_bits: int) -> MemorySpec:
         bandwidth_bytes_per_s=1.0,
         throughput_ops_per_s=balance,
         value_bits=value_bits,
-    )
-
-
-def _energy_j(spec, operations, traffic_bytes):
-    moving_j = traffic_bytes * spec.memory_energy_j_per_byte
-    return operations * spec.operation_energy_j + moving_j
-
-
-def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
-    leaves = (*jax.tree.leaves(spec), batch_size)
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
-        raise ValueError(
-            "`relax` is `EXACT`, which runs a simulator on the host, but `spec` or "
-            "`batch_size` is traced by jit, grad or vmap; pass `relax=smooth(t)`."
-        )
-    if batch_size != int(batch_size):
-        raise ValueError(f"`batch_size` must be a whole number, got {batch_size}.")
-    program = _program(workload.graph)
-    run = memory.simulate(spec, program, batch_size=int(batch_size))
-    moved = run.traffic_in + run.traffic_out
-    num_ops = workload.num_ops
-    return Cost(
-        latency_s=run.total_s,
-        energy_j=_energy_j(
-            spec, float(program.operations.sum()) * batch_size, moved.sum()
-        ),
-        period_s=run.total_s / batch_size,
-        traffic_bytes=float(moved.sum()),
-        feasible=True,
-        violation=0.0,
-        breakdown=dict(
-            op_s=jnp.array(np.bincount(program.op, run.step_s, num_ops)),
-            op_bytes=jnp.array(np.bincount(program.op, moved, num_ops)),
-        ),
     )

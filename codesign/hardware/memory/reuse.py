@@ -15,7 +15,7 @@ import dataclasses
 import numba
 import numpy as np
 
-from codesign.hardware.parts.cache import WRITTEN, Plan, Trace
+from codesign.hardware.memory.cache import WRITTEN, Plan, Trace
 from codesign.workload.training import Program
 
 ADJACENT, BLOCK, RECURRENT, FORWARD_BACKWARD = range(4)

@@ -5,10 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.hardware import catalogue, memory, memory_reference
-from codesign.hardware.memory import MemorySpec, Policy, simulate
-from codesign.hardware.memory_sweep import sweep
-from codesign.hardware.parts import cache, reuse
+from codesign.hardware import catalogue, memory
+from codesign.hardware.memory import (
+    MemorySpec,
+    Policy,
+    cache,
+    reference,
+    reuse,
+    simulate,
+    sweep,
+)
 from codesign.workload.graph import build
 from codesign.workload.training import training_iteration
 from tests.workload.graphs import chain, dense, point, workloads
@@ -237,7 +243,7 @@ def _random_run(workload, part, bandwidth, throughput, policy, batch_size=2):
 @given(workloads(), st.floats(0, 1), SPEEDS, SPEEDS, POLICIES)
 def test_agrees_with_plain_python(workload, part, bandwidth, throughput, policy):
     spec, program, fast = _random_run(workload, part, bandwidth, throughput, policy)
-    slow = memory_reference.simulate(spec, program, batch_size=2, policy=policy)
+    slow = reference.simulate(spec, program, batch_size=2, policy=policy)
     assert fast.traffic_in_bytes == slow.traffic_in_bytes
     assert fast.traffic_out_bytes == slow.traffic_out_bytes
     assert fast.schedule.end.tolist() == slow.end_s

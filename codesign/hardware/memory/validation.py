@@ -7,9 +7,10 @@ import numpy as np
 from scipy import stats
 
 from codesign import units
-from codesign.hardware import memory, memory_sweep
-from codesign.hardware.memory import MemorySpec
-from codesign.hardware.memory_surrogate import MemorySurrogate, calibrate, time_s
+from codesign.hardware.memory import simulator
+from codesign.hardware.memory.grid import sweep
+from codesign.hardware.memory.spec import MemorySpec
+from codesign.hardware.memory.surrogate import MemorySurrogate, calibrate, time_s
 from codesign.numerics.relax import smooth
 from codesign.workload.graph import Workload
 from codesign.workload.training import Program, training_iteration
@@ -22,10 +23,15 @@ THROUGHPUTS = tuple(x * units.TERA for x in (2.765, 9, 13.45, 19.45, 23.04, 67))
 _ROUNDING = 1e-5
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Validation:
-    """Errors of the surrogate's time, relative to the exact one, and the settings."""
+    """Errors of the surrogate's time, relative to the exact one, and the settings.
 
+    `[M, C]` runs over machines and capacities.
+    """
+
+    exact_s: np.ndarray  # [M, C]
+    smooth_s: np.ndarray  # [M, C]
     spearman: float
     median_error: float
     p90_error: float
@@ -76,7 +82,7 @@ def validate(
         seed: Of the random designs.
 
     Raises:
-        ValueError: As `calibrate` and `memory_sweep.sweep`.
+        ValueError: As `calibrate` and `sweep`.
     """
     program = (
         workload if isinstance(workload, Program) else training_iteration(workload)
@@ -87,13 +93,13 @@ def validate(
         num_segments=num_segments,
         num_plans=num_plans,
     )
-    capacities = memory.capacities(capacities_mb)
+    capacities = simulator.capacities(capacities_mb)
     machines = [
         MemorySpec(capacity_bytes=1.0, bandwidth_bytes_per_s=b, throughput_ops_per_s=p)
         for b in bandwidths
         for p in throughputs
     ]
-    exact_s = memory_sweep.sweep(
+    exact_s = sweep(
         machines, program, capacities, batch_size=batch_size
     ).total_s  # [M, C]
     speeds = [(m.bandwidth_bytes_per_s, m.throughput_ops_per_s) for m in machines]
@@ -120,6 +126,8 @@ def validate(
     change = np.array(gradient) * few / np.array(slow_s)[:, None]
     right = np.isfinite(change) & (change * [1, 1, 1, -1] <= _ROUNDING)
     return Validation(
+        exact_s=exact_s,
+        smooth_s=smooth_s,
         spearman=float(
             np.asarray(stats.spearmanr(smooth_s.ravel(), exact_s.ravel()))[0]
         ),
