@@ -190,7 +190,9 @@ def twice(program: Program) -> Program:
 def execution_order(workload: Workload) -> list[int]:
     """Ops depth first from each input; a join stands after its last producer.
 
-    Ops that read no data (tables of positions) come after all inputs, in listed order.
+    Ops that read no data (initial states, tables of positions) come before all inputs, in
+    listed order: else a recurrent net would wait for the states of all its layers, and
+    run layer by layer instead of time step by time step.
     """
     ops = workload.ops
     consumers: dict[int, list[int]] = {}
@@ -214,11 +216,11 @@ def execution_order(workload: Workload) -> list[int]:
                     ready.append(consumer)
             stack.extend(reversed(ready))
 
-    for i in range(len(workload.graph.inputs)):
-        visit([-1 - i])
     for i, op in enumerate(ops):
         if not op.operands:
             visit([i])
+    for i in range(len(workload.graph.inputs)):
+        visit([-1 - i])
     return order
 
 

@@ -177,19 +177,20 @@ def test_order_is_depth_first_and_joins_wait():
 
 def test_a_recurrent_net_runs_time_step_by_time_step():
     # Two layers over three steps: h[l, t] needs h[l - 1, t] and h[l, t - 1]. Depth first
-    # from each input goes up through the layers before the next time step starts.
-    ops, index, parameters = [], {}, {}
+    # from each input goes up through the layers before the next time step starts; the
+    # initial states, which read nothing, are there from the beginning.
+    ops, index = [], {}
     for layer in range(2):
+        ops.append(point(f"state{layer}", "slice", (), 4, "state"))
+        index[layer, -1] = len(ops) - 1
         for t in range(3):
             below = -1 - t if layer == 0 else index[layer - 1, t]
-            operands = (below,) if t == 0 else (below, index[layer, t - 1])
-            cat = point(f"cat{layer}{t}", "concat", operands, 4 * len(operands))
-            ops.append(cat)
-            weight = f"w{layer}_{len(operands)}"  # the first step has no state to read
-            parameters[weight] = 4 * cat.elements
-            ops.append(dense(f"h{layer}{t}", len(ops) - 1, cat.elements, 4, weight))
+            ops.append(
+                point(f"cat{layer}{t}", "concat", (below, index[layer, t - 1]), 8)
+            )
+            ops.append(dense(f"h{layer}{t}", len(ops) - 1, 8, 4, f"w{layer}"))
             index[layer, t] = len(ops) - 1
-    workload = build(ops, inputs=[(4,)] * 3, parameters=parameters)
+    workload = build(ops, inputs=[(4,)] * 3, parameters={"w0": 32, "w1": 32})
     names = [ops[i].name for i in execution_order(workload) if ops[i].kind == "dense"]
     assert names == ["h00", "h10", "h01", "h11", "h02", "h12"]
 
