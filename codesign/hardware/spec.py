@@ -4,6 +4,8 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 _Spec = TypeVar("_Spec")
 _SHARES = ("utilisation", "efficiency")  # endings of fields that are parts of a peak
@@ -17,8 +19,10 @@ def checked_leaves(spec: _Spec) -> _Spec:
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(spec):
         name = jax.tree_util.keystr(path)
-        if not 0 < leaf < float("inf"):
+        if isinstance(leaf, Tracer):
+            continue
+        if not np.all((np.asarray(leaf) > 0) & np.isfinite(leaf)):
             raise ValueError(f"`spec{name}` must be positive and finite, got {leaf}.")
-        if name.endswith(_SHARES) and leaf > 1:
+        if name.endswith(_SHARES) and np.any(np.asarray(leaf) > 1):
             raise ValueError(f"`spec{name}` must be at most 1, got {leaf}.")
     return jax.tree.map(jnp.float32, spec)

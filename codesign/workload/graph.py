@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from flax import struct
 
 from codesign.types import Array
-from codesign.workload.op import MATRIX_KINDS, Op, Shape, check_op, check_order
+from codesign.workload.op import (
+    MATRIX_KINDS,
+    Op,
+    Shape,
+    check_names,
+    check_op,
+    check_order,
+)
 
 __all__ = ["MATRIX_KINDS", "Graph", "Op", "Workload", "build", "matrix_macs"]
 
@@ -150,7 +157,8 @@ class Workload:
             return tuple(sorted(new[s] if s >= 0 else s for s in sources[index]))
 
         ops = tuple(
-            dataclasses.replace(self.ops[i], operands=renumbered(i)) for i in keep
+            dataclasses.replace(self.ops[i], operands=renumbered(i), detached=())
+            for i in keep
         )
         used = {name for op in ops for name in op.parameters}
         graph = Graph(
@@ -219,7 +227,8 @@ def build(
     ops = tuple(ops)
     inputs = tuple(inputs)
     sizes = dict(parameters or {})
-    check_order(ops, len(inputs))
+    check_order(ops, inputs)
+    check_names(ops)
     for op in ops:
         shapes = [inputs[-1 - i] if i < 0 else ops[i].output_shape for i in op.operands]
         check_op(op, shapes, sizes)
@@ -229,6 +238,9 @@ def build(
         outputs=_sinks(ops) if outputs is None else tuple(outputs),
         parameters=tuple(sizes.items()),
     )
+    for output in graph.outputs:
+        if not 0 <= output < len(ops):
+            raise ValueError(f"`outputs` names op {output}; there are {len(ops)}.")
 
     def counts(op: Op):
         kernel, output = op.weight_shape, op.output_shape

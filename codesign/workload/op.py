@@ -46,6 +46,8 @@ class Op:
         window: Values that one output combines: k * k of a pool, else 1.
         repeats: How often a loop runs it.
         site: Batch-norm site that it stands for, or -1.
+        detached: Those of `operands` that it reads as constants: behind a stopped
+            gradient, or as indices. No gradient flows back to them.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Op:
     window: int = 1
     repeats: int = 1
     site: int = -1
+    detached: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -67,8 +70,21 @@ class Op:
         return math.prod(self.output_shape)
 
 
-def check_order(ops: tuple[Op, ...], num_inputs: int) -> None:
+def check_names(ops: tuple[Op, ...]) -> None:
+    """Raises ValueError if two ops share a name."""
+    seen: set[str] = set()
+    for op in ops:
+        if op.name in seen:
+            raise ValueError(f"Two ops are called {op.name!r}; give each its own name.")
+        seen.add(op.name)
+
+
+def check_order(ops: tuple[Op, ...], inputs: tuple[Shape, ...]) -> None:
     """Raises ValueError unless every op stands after its operands."""
+    num_inputs = len(inputs)
+    for shape in inputs:
+        if min(shape, default=1) < 1:
+            raise ValueError(f"`inputs` has a shape {shape}; sizes must be positive.")
     late = []
     for i, op in enumerate(ops):
         for operand in op.operands:
@@ -119,17 +135,22 @@ def _fault(op: Op, operand_shapes: list[Shape], sizes: dict[str, int]) -> str:
             f"its kind must be one of {list(KINDS)}; take `elementwise` or `reduce` for "
             "one that has no name of its own"
         )
-    if min((*output, op.repeats, op.window), default=1) < 1:
+    counts = (*output, *op.input_shape, *kernel, op.repeats, op.window)
+    if min(counts) < 1:
         return (
-            f"its shape {output}, repeats {op.repeats} and window {op.window} must be "
-            "positive"
+            f"its shapes {op.input_shape} -> {output}, kernel {kernel}, repeats "
+            f"{op.repeats} and window {op.window} must be positive"
         )
+    if op.macs < 0 or op.macs != int(op.macs):
+        return f"its MACs (={op.macs}) must be a whole number of at least 0"
+    if not set(op.detached) <= set(op.operands):
+        return f"what it reads as constants, {op.detached}, must be among its operands"
     for name in op.parameters:
-        if sizes.get(name, 0) < 1:
-            return f"its parameter {name!r} needs a size in `parameters`"
+        if sizes.get(name, 0) < 1 or sizes[name] != int(sizes[name]):
+            return f"its parameter {name!r} needs a whole size in `parameters`"
     if op.kind in MATRIX_KINDS:
-        if not kernel:
-            return "it needs a `weight_shape`"
+        if not kernel or not op.input_shape:
+            return "it needs a `weight_shape` and an `input_shape`"
         if given and given[0] != math.prod(op.input_shape):
             return (
                 f"its `input_shape` {op.input_shape} does not hold the {given[0]} values "

@@ -14,7 +14,7 @@ from codesign.workload.op import MATRIX_KINDS, TYPE_I_KINDS, Op
 _BACKWARD_READS = {
     "conv": "XW",  # W only where an operand needs a gradient
     "dense": "XW",
-    "matmul": "X",
+    "matmul": "XW",  # W where one side is a weight
     "norm": "XW",
     "softmax": "Y",
     "dropout": "Y",
@@ -97,12 +97,19 @@ class Program:
         Raises:
             ValueError: If the batch or the width of a value is below 1.
         """
-        if batch_size < 1 or batch_size != int(batch_size):
+        if not 1 <= batch_size < 2**40 or batch_size != int(batch_size):
             raise ValueError(
-                f"`batch_size` must be a whole number of at least 1, got {batch_size}."
+                "`batch_size` must be a whole number of at least 1 and less than 2^40, "
+                f"got {batch_size}."
             )
-        if value_bytes < 1:
-            raise ValueError(f"`value_bytes` must be at least 1, got {value_bytes}.")
+        if not 1 <= value_bytes <= 64:
+            raise ValueError(f"`value_bytes` must lie in 1..64, got {value_bytes}.")
+        largest = int(self.per_example.max()) * int(batch_size) + int(self.fixed.max())
+        if largest * value_bytes * len(self.touched) >= 2**62:
+            raise ValueError(
+                f"`batch_size` (={batch_size}) makes tensors too large to count; take a "
+                "smaller one."
+            )
         return (self.fixed + int(batch_size) * self.per_example) * value_bytes
 
 
@@ -151,7 +158,7 @@ def training_iteration(workload: Workload) -> Program:
         wanted = [
             operand
             for operand in dict.fromkeys(op.operands)
-            if operand >= 0 and needs_gradient[operand]
+            if operand >= 0 and needs_gradient[operand] and operand not in op.detached
         ]
         builder.backward(i, wanted, has_gradient)
     return builder.program()
@@ -236,11 +243,12 @@ def _check(workload: Workload) -> None:
 
 
 def _needs_gradient(workload: Workload) -> list[bool]:
-    """For each op, whether a weight stands at or before it."""
+    """For each op, whether the gradient of a weight passes through what it makes."""
     needs: list[bool] = []
     for op in workload.ops:
         needs.append(
-            bool(op.parameters) or any(i >= 0 and needs[i] for i in op.operands)
+            bool(op.parameters)
+            or any(needs[i] for i in op.operands if i >= 0 and i not in op.detached)
         )
     return needs
 
@@ -271,7 +279,8 @@ class _Builder:
         self._workload = workload
         self._ops = workload.ops
         self._sizes = dict(workload.graph.parameters)
-        self._index: dict[str, int] = {}
+        self._index: dict[tuple[str, str | int], int] = {}
+        self._names: list[str] = []
         self._per_example: list[int] = []
         self._fixed: list[int] = []
         self._row: list[int] = []
@@ -283,15 +292,17 @@ class _Builder:
         self._writes: list[bool] = []
 
     def _tensor(
-        self, name: str, per_example: int, fixed: int, row: int, start: bool
+        self, key, name: str, per_example: int, fixed: int, row: int, start: bool
     ) -> int:
-        if name not in self._index:
-            self._index[name] = len(self._index)
+        """The tensor of a role and an op, or of a role and a weight's name."""
+        if key not in self._index:
+            self._index[key] = len(self._index)
+            self._names.append(f"{key[0]}:{name}")
             self._per_example.append(per_example)
             self._fixed.append(fixed)
             self._row.append(row)
             self.in_memory.append(start)
-        return self._index[name]
+        return self._index[key]
 
     def _map(self, role: str, value: int) -> int:
         """A or G of an op, or of an input."""
@@ -302,7 +313,7 @@ class _Builder:
             shape = self._workload.graph.inputs[-1 - value]
         row = shape[1:] if len(shape) > 1 else shape
         return self._tensor(
-            f"{role}:{name}", math.prod(shape), 0, math.prod(row), value < 0
+            (role, value), name, math.prod(shape), 0, math.prod(row), value < 0
         )
 
     def gradient(self, value: int) -> int:
@@ -311,11 +322,11 @@ class _Builder:
 
     def _weight(self, name: str) -> int:
         size = self._sizes[name]
-        return self._tensor(f"W:{name}", 0, size, size, True)
+        return self._tensor(("W", name), name, 0, size, size, True)
 
     def _weight_gradient(self, name: str) -> int:
         size = self._sizes[name]
-        return self._tensor(f"D:{name}", 0, size, size, False)
+        return self._tensor(("D", name), name, 0, size, size, False)
 
     def _step(self, i: int, back: bool, count: int, reads, writes) -> None:
         reads, writes = dict.fromkeys(reads), dict.fromkeys(writes)
@@ -340,14 +351,15 @@ class _Builder:
             reads += [self._map("A", value) for value in op.operands]
         if "Y" in which:
             reads.append(self._map("A", i))
-        if "W" in which and (wanted or op.kind not in MATRIX_KINDS):
+        is_product = op.kind in MATRIX_KINDS or (op.kind == "matmul" and op.parameters)
+        if "W" in which and (wanted or not is_product):
             reads += [self._weight(name) for name in op.parameters]
         writes = [self.gradient(value) for value in wanted]
         writes += [self._weight_gradient(name) for name in op.parameters]
         reads += [tensor for tensor in writes if tensor in has_gradient]
         has_gradient.update(writes)
         count = operations(op)
-        if op.kind in MATRIX_KINDS:
+        if is_product:
             count *= bool(op.parameters) + bool(wanted)
         elif op.kind == "matmul":
             count *= 2
@@ -355,11 +367,10 @@ class _Builder:
 
     def program(self) -> Program:
         index, backward, operations = zip(*self._steps, strict=True)
-        names = tuple(self._index)
         return Program(
             workload=self._workload,
-            tensors=names,
-            roles=tuple(name[0] for name in names),
+            tensors=tuple(self._names),
+            roles=tuple(name[0] for name in self._names),
             per_example=np.array(self._per_example, np.int64),
             fixed=np.array(self._fixed, np.int64),
             row=np.array(self._row, np.int64),

@@ -214,6 +214,51 @@ def test_nothing_is_read_before_it_is_written(workload):
     assert macs == workload.total_macs
 
 
+def test_no_gradient_flows_to_what_is_read_as_a_constant():
+    # head(stop_gradient(relu(a(x)))): only the head is trained, and writes no G.
+    ops = [
+        dense("a", -1, 4, 4),
+        point("r", "activation", (0,), 4, "relu"),
+        dataclasses.replace(dense("head", 1, 4, 2), detached=(1,)),
+    ]
+    program = training_iteration(
+        build(ops, inputs=[(4,)], parameters={"a": 16, "head": 8})
+    )
+    assert steps(program)[3:] == [
+        ("head back", {"G:head", "A:r"}, {"D:head"}, 8),
+    ]
+
+
+def test_a_product_with_a_weight_is_expanded_as_a_dense():
+    op = Op(
+        name="experts",
+        kind="matmul",
+        operands=(0,),
+        output_shape=(4,),
+        macs=16,
+        parameters=("experts",),
+    )
+    program = training_iteration(
+        build(
+            [dense("a", -1, 4, 4), op],
+            inputs=[(4,)],
+            parameters={"a": 16, "experts": 16},
+        )
+    )
+    assert steps(program)[2] == (
+        "experts back",
+        {"G:experts", "A:a", "W:experts"},
+        {"G:a", "D:experts"},
+        32,
+    )
+
+
+def test_an_op_may_be_called_as_an_input_is():
+    ops = [dense("input_0", -1, 4, 4)]
+    program = training_iteration(build(ops, inputs=[(4,)], parameters={"input_0": 16}))
+    assert program.roles.count("A") == 2
+
+
 def test_refuses():
     op = dataclasses.replace(dense("cell", -1, 4, 4), repeats=3)
     looped = build([op], inputs=[(4,)], parameters={"cell": 16})
@@ -223,7 +268,7 @@ def test_refuses():
     with pytest.raises(ValueError, match="no parameters"):
         training_iteration(fixed)
     program = training_iteration(chain())
-    for batch_size in (0, -1, 1.5):
+    for batch_size in (0, -1, 1.5, float("nan"), float("inf"), 10**16):
         with pytest.raises(ValueError, match="batch_size"):
             program.sizes(batch_size)
     with pytest.raises(ValueError, match="value_bytes"):
@@ -246,14 +291,30 @@ def test_a_graph_must_fit_together():
         build([point("r", "activation", (-1,), 5)], inputs=[(4,)])
     with pytest.raises(ValueError, match="does not hold"):
         build([dense("a", -1, 5, 4)], inputs=[(4,)], parameters={"a": 20})
-    with pytest.raises(ValueError, match="needs a size"):
+    with pytest.raises(ValueError, match="needs a whole size"):
         build([dense("a", -1, 4, 4)], inputs=[(4,)])
     with pytest.raises(ValueError, match="does not spread"):
         build([point("s", "add", (-1, -2), 4)], inputs=[(4,), (3,)])
     with pytest.raises(ValueError, match="do not fit into"):
         build([point("c", "concat", (-1, -2), 6)], inputs=[(4,), (3,)])
+    with pytest.raises(ValueError, match="Two ops are called 'a'"):
+        build([dense("a", -1, 4, 4), dense("a", 0, 4, 4)],
+              inputs=[(4,)], parameters={"a": 16})  # fmt: skip
+    with pytest.raises(ValueError, match="MACs"):
+        build([dataclasses.replace(dense("a", -1, 4, 4), macs=-5)],
+              inputs=[(4,)], parameters={"a": 16})  # fmt: skip
+    with pytest.raises(ValueError, match="whole size"):
+        build([dense("a", -1, 4, 4)], inputs=[(4,)], parameters={"a": 16.5})
+    with pytest.raises(ValueError, match="names op 5"):
+        build([dense("a", -1, 4, 4)], inputs=[(4,)], outputs=[5],
+              parameters={"a": 16})  # fmt: skip
+    with pytest.raises(ValueError, match="constants.*among its operands"):
+        build([dataclasses.replace(dense("a", -1, 4, 4), detached=(-2,))],
+              inputs=[(4,)], parameters={"a": 16})  # fmt: skip
+    with pytest.raises(ValueError, match="`inputs`.*must be positive"):
+        build([point("z", "activation", (-1,), 4)], inputs=[(0,)])
     with pytest.raises(ValueError, match="must be positive"):
-        build([point("z", "activation", (-1,), 0)], inputs=[(0,)])
+        build([point("z", "activation", (-1,), 0)], inputs=[(4,)])
 
 
 def test_operations_are_exact_integers():

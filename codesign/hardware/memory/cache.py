@@ -3,8 +3,9 @@
 import heapq
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
+
+from codesign.hardware.memory.compiled import compiled
 
 STAYS, DROPPED, WRITTEN = 0, 1, 2  # what becomes of a tensor after one of its uses
 
@@ -84,7 +85,7 @@ def trace(
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def plan(
     trace: Trace, capacity: int, least_recently_used: bool, look_ahead: bool
 ) -> Plan:
@@ -169,7 +170,7 @@ def plan(
     return Plan(held, loads, leaves, leaves_for, streamed_in, streamed_out, occupancy)
 
 
-@numba.njit(cache=True)
+@compiled
 def _occupancy(trace, held, leaves, leaves_for, look_ahead):
     change = np.zeros(len(trace.first) + 1, np.int64)
     inside = np.zeros(len(trace.sizes), np.bool_)

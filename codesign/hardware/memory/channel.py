@@ -3,10 +3,10 @@
 import heapq
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from codesign.hardware.memory.cache import WRITTEN, Plan, Trace
+from codesign.hardware.memory.compiled import compiled
 
 ON_DEMAND, NEXT_STEP, LATENCY_AWARE = 0, 1, 2  # when a load is first tried
 
@@ -26,7 +26,7 @@ class Schedule(NamedTuple):
     total_s: float  # until compute and channel are both done
 
 
-@numba.njit(cache=True)
+@compiled
 def schedule(
     trace: Trace,
     plan: Plan,
@@ -126,7 +126,7 @@ def schedule(
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def _writes_by_step(trace, plan, look_ahead):
     """Accesses whose tensor is written when it leaves, by the step that queues it."""
     num_steps = len(trace.first) - 1
@@ -148,7 +148,7 @@ def _writes_by_step(trace, plan, look_ahead):
     return first, writes
 
 
-@numba.njit(cache=True)
+@compiled
 def _first_trials(trace, plan, compute_s, bandwidth, prefetch, look_ahead):
     """A heap of keys step * N + access: when each load is first tried."""
     num_accesses = len(trace.touched)

@@ -50,12 +50,13 @@ def estimate(
     """
     if relax.is_exact:
         return _exact(spec, workload, batch_size)
+    spec.checked()
     settings: dict = dict(value_bits=spec.value_bits)
-    is_traced = isinstance(batch_size, Tracer)
-    if not is_traced and batch_size == int(batch_size):
-        settings["batch_sizes"] = (int(batch_size),)
-    elif not is_traced and batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    if not isinstance(batch_size, Tracer):
+        if not 1 <= batch_size < float("inf"):
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        if batch_size == int(batch_size):
+            settings["batch_sizes"] = (int(batch_size),)
     surrogate = calibrated(workload.graph, **settings)
     moved, segment_s = segments(
         surrogate,

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from codesign.hardware.memory import cache, channel
+from codesign.hardware.memory.compiled import compiled
 from codesign.hardware.memory.simulator import check_capacity, prepare
 from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
 from codesign.workload.training import Program
@@ -83,7 +83,10 @@ def sweep(
             is nothing to sweep.
     """
     policy = policy or Policy()
-    capacities = np.asarray(capacities, np.int64)
+    capacities = np.asarray(capacities)
+    if (capacities != np.floor(capacities)).any():
+        raise ValueError("`capacities` must be whole bytes; see `memory.capacities`.")
+    capacities = capacities.astype(np.int64)
     if not len(machines) or not capacities.size:
         raise ValueError("`machines` and `capacities` must hold at least one each.")
     if len({spec.value_bits for spec in machines}) > 1:
@@ -118,7 +121,7 @@ def sweep(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sweep(
     trace, capacities, compute_s, bandwidth, groups, prefetch, is_lru, look_ahead
 ):

@@ -12,10 +12,10 @@ and intra-layer reuse happens inside a step. Each pair belongs to one scope.
 
 import dataclasses
 
-import numba
 import numpy as np
 
 from codesign.hardware.memory.cache import WRITTEN, Plan, Trace
+from codesign.hardware.memory.compiled import compiled
 from codesign.workload.training import Program
 
 ADJACENT, BLOCK, RECURRENT, FORWARD_BACKWARD = range(4)
@@ -111,7 +111,7 @@ def _by_name(counts: np.ndarray) -> dict[str, int]:
     return dict(zip(SCOPES, map(int, counts), strict=True))
 
 
-@numba.njit(cache=True)
+@compiled
 def _saved(trace, plan, scope):
     saved = np.zeros(4, np.int64)
     unpaid = np.zeros(len(trace.sizes), np.bool_)  # holds a value memory never saw
@@ -132,7 +132,7 @@ def _saved(trace, plan, scope):
     return saved
 
 
-@numba.njit(cache=True)
+@compiled
 def _needs(trace, scope):
     """The largest needs of the adjacent, the block and the recurrent scope."""
     adjacent, block, recurrent = 0, 0, 0

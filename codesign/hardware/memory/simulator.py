@@ -127,6 +127,8 @@ def simulate(
             that cannot hold a row of each map and the largest weight of some step.
     """
     policy = policy or Policy()
+    if not isinstance(policy, Policy):
+        raise ValueError(f"`policy` (={policy!r}) must be a `Policy`.")
     spec.checked()
     num_cold = program.num_steps if steady_state else 0
     program = twice(program) if steady_state else program

@@ -18,7 +18,7 @@ from codesign.workload.training import Program, training_iteration
 
 # Calibrated for a traced batch size. Tensors grow with the batch, so that the capacity
 # that captures a reuse moves; steps of a factor 2 double the error between them.
-BATCH_SIZES = (1, 2, *(m * 2**i for i in range(9) for m in (3, 4)))
+BATCH_SIZES = (1, 2, *(m * 2**i for i in range(9) for m in (3, 4)), 2048, 4096, 8192)
 # Machines whose exact times calibrate a surrogate, in operations a byte: time divided by
 # the time of one byte depends on nothing else.
 _BALANCES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
@@ -137,8 +137,8 @@ def time_s(
         surrogate: From `calibrate`.
         capacity_bytes: [] below the smallest or above the full capacity, as there.
         bandwidth_bytes_per_s, throughput_ops_per_s: [] positive.
-        batch_size: [] by default the one calibrated; traffic beyond the calibrated ones
-            is that of the nearest.
+        batch_size: [] by default the one calibrated. Below all that were, traffic is
+            that of the smallest; above all, that of the largest, in proportion.
         relax: `smooth(temperature)`.
 
     Raises:
@@ -181,7 +181,9 @@ def segments(surrogate, capacity, bandwidth, throughput, batch_size, relax):
         table = jax.lax.cummax(table)  # knots of two batch sizes are not the same
         return table[0] + weights @ jnp.diff(table, axis=0)
 
-    moved, exposed = at_batch_size(moved), at_batch_size(exposed)
+    # Above all that was calibrated, maps outweigh weights, and traffic their batch.
+    beyond = jnp.maximum(batch_size / surrogate.batch_sizes[-1], 1.0)
+    moved, exposed = at_batch_size(moved) * beyond, at_batch_size(exposed) * beyond
     compute_s = surrogate.operations * (batch_size / throughput)
     s_per_byte = 1 / bandwidth
     work_s, channel_s = compute_s + exposed * s_per_byte, moved * s_per_byte

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from codesign.hardware.memory import (
     simulate,
     sweep,
 )
+from codesign.hardware.memory.compiled import compiled
 from codesign.workload.graph import build
 from codesign.workload.training import training_iteration
 from tests.workload.graphs import chain, dense, point, workloads
@@ -382,8 +384,23 @@ def test_refuses():
         Policy(replacement="fifo")
     with pytest.raises(ValueError, match="value_bits"):
         dataclasses.replace(spec, value_bits=4).checked()
+    with pytest.raises(ValueError, match="must be a `Policy`"):
+        simulate(spec, program, policy="lru")  # pyright: ignore
+    with pytest.raises(ValueError, match="whole bytes"):
+        sweep([spec], program, np.array([1000.5]))
     with pytest.raises(ValueError, match="at least one"):
         sweep([spec], program, np.array([]))
     mixed = [spec, catalogue.MEMORY_SYSTEMS["TPU v5e"]]
     with pytest.raises(ValueError, match="value_bits"):
         sweep(mixed, program, np.array([1000]))
+
+
+def test_compiled_without_a_folder_for_its_cache(monkeypatch):
+    def no_folder(*args, **kwargs):
+        if kwargs.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*args, **kwargs)
+
+    njit = numba.njit
+    monkeypatch.setattr(numba, "njit", no_folder)
+    assert compiled(lambda x: x + 1)(2) == 3

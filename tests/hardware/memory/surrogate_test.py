@@ -158,6 +158,26 @@ def test_smooth_cost_is_near_the_exact_one_and_adds_up(vgg):
     assert np.median(op_s[dearest]) > 2 * np.median(op_s)
 
 
+@pytest.mark.parametrize("relax", [EXACT, smooth(0.1)])
+def test_resources_must_be_positive(vgg, relax):
+    for name in _RESOURCES:
+        for value in (0.0, -1e9, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=name):
+                memory.estimate(_spec().replace(**{name: value}), vgg, relax=relax)
+
+
+def test_traffic_grows_with_a_traced_batch_beyond_the_calibrated_ones(vgg):
+    def traffic(batch_size):
+        relax = smooth(0.05)
+        return memory.estimate(_spec(), vgg, batch_size=batch_size, relax=relax)
+
+    traced = jax.jit(lambda b: traffic(b).traffic_bytes)
+    for batch_size in (2048, 16384):
+        exact = memory.estimate(_spec(), vgg, batch_size=batch_size).traffic_bytes
+        near = float(traced(jnp.float32(batch_size)))
+        assert near == pytest.approx(exact, rel=0.1)
+
+
 def test_gradients_through_the_spec_and_the_batch_under_jit_and_vmap(vgg):
     traces = []
 
