@@ -7,7 +7,6 @@ cores. `pip install codesign[benchmark]` brings the peers.
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib.util
 import statistics
@@ -20,21 +19,18 @@ import numpy as np
 import rich.console
 from absl import app, flags
 
-from codesign import models, units, workload
-from codesign.hardware import catalogue, memory, reram_gpu
-from codesign.hardware.memory import reference
-from codesign.hardware.memory.surrogate import calibrate, time_s
+from codesign import models, workload
+from codesign.hardware import catalogue, reram_gpu
 from codesign.kernels.convolution import convolution
 from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
 from codesign.report import Column, Table
 from codesign.search import bqp, features, surrogate
 from codesign.search.benchmark import optimizers, problems, speed
-from codesign.sweeps.memory import networks
+from codesign.sweeps.memory import speed as memory_speed
 from codesign.training.config import TrainConfig, make_optimizer
 from codesign.training.state import init_state
 from codesign.training.step import make_step
-from codesign.workload.training import training_iteration
 
 _REPEATS = flags.DEFINE_integer(
     "repeats", 30, "Runs of each timed piece.", lower_bound=3
@@ -287,68 +283,20 @@ def posterior(table: Table) -> None:
         )
 
 
-# The four networks of the memory model, and the seconds that its 489-point sweep takes in
-# a plain-Python prototype of the same rules on one core.
-_SWEPT = {"resnet50": 2.5, "mobilenetv2": 2.0, "transformer": 5.3, "gnmt": 166.0}
-
-
-def capacity_sweeps(table: Table) -> None:
-    """24 to 1000 MB in steps of 2, against plain Python on 5 of the 489 capacities."""
-    machine = catalogue.MEMORY_SYSTEMS["RTX 2080 Ti"]
-    mebibytes = np.arange(24, 1001, 2)
-    for name, prototype_s in _SWEPT.items():
-        program = training_iteration(networks.load(name))
-        batch_size = networks.batch_size(name)
-        caches = memory.capacities(mebibytes)
-
-        def swept(program=program, batch_size=batch_size, caches=caches):
-            return memory.sweep([machine], program, caches, batch_size=batch_size)
-
-        seconds = statistics.median(interleaved({"sweep": swept}, 7)["sweep"])
-        found, few = swept(), range(50, len(mebibytes), 100)
-        start = time.perf_counter()
-        slow = [
-            reference.simulate(
-                dataclasses.replace(machine, capacity_bytes=int(caches[i])),
-                program,
-                batch_size=batch_size,
-            )
-            for i in few
-        ]
-        python_s = (time.perf_counter() - start) * len(mebibytes) / len(few)
-        assert [found.total_s[0, i] for i in few] == [one.total_s for one in slow]
+def memory_model(table: Table) -> None:
+    """Sweeps of the simulator, against plain Python, and designs of the surrogate."""
+    for name, prototype_s in memory_speed.PROTOTYPE_S.items():
+        found = memory_speed.capacity_sweep(name)
         add(
             table,
-            f"489 capacities, {name}, {program.num_steps} steps",
-            seconds,
+            f"489 capacities, {name}, {found.num_steps} steps",
+            found.compiled_s,
             f"at most {prototype_s / 100:.3g} s",
-            met=seconds <= prototype_s / 100,
-            ratio=seconds / python_s,
+            met=found.compiled_s <= prototype_s / 100,
+            ratio=found.compiled_s / found.python_s,
             of="plain Python, here",
         )
-
-
-def surrogate_designs(table: Table) -> None:
-    """Time and its gradients for many designs at once, at 64 segments."""
-    program = training_iteration(networks.load("resnet50"))
-    fitted = calibrate(program, num_segments=64)
-    count = 2**17
-    keys = jax.random.split(jax.random.key(0), 3)
-    low = jnp.array([24 * units.MIB, 94e9, 2e12])
-    high = jnp.array([1000 * units.MIB, 3350e9, 67e12])
-    draws = [jax.random.uniform(key, (count,)) for key in keys]
-    designs = [a * (b / a) ** u for a, b, u in zip(low, high, draws, strict=True)]
-
-    def seconds(capacity, bandwidth, throughput):
-        return time_s(fitted, capacity, bandwidth, throughput, relax=smooth(0.1))
-
-    # In chunks that a core's cache holds.
-    one = jax.value_and_grad(lambda design: seconds(*design))
-    fn = jax.jit(lambda *all: jax.lax.map(one, all, batch_size=1024))
-    taken = statistics.median(
-        interleaved({"designs": lambda: fn(*designs)}, 9)["designs"]
-    )
-    each = taken / count
+    each = memory_speed.surrogate_design()
     add(
         table,
         "one design of the surrogate, time and 3 gradients, ResNet-50",
@@ -365,7 +313,7 @@ def main(argv):
         "training": (co_jit_overhead,),
         "convolution": (convolutions,),
         "search": (asks, posterior, programmes),
-        "memory": (capacity_sweeps, surrogate_designs),
+        "memory": (memory_model,),
     }
     chosen = _ONLY.value or list(groups)
     for name in chosen:

@@ -1,7 +1,6 @@
 """When a plan's transfers run: one channel to memory beside one compute unit."""
 
-import heapq
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,7 +62,7 @@ def schedule(
     write_end = np.full(num_accesses, np.nan)
     occupancy = plan.occupancy.copy()
     first_write, writes = _writes_by_step(trace, plan, look_ahead)
-    trials = _first_trials(trace, plan, compute_s, bandwidth, prefetch, look_ahead)
+    due, then = _first_trials(trace, plan, compute_s, bandwidth, prefetch, look_ahead)
     now, channel = 0.0, 0.0
     for step in range(num_steps):
         begin, stop = trace.first[step], trace.first[step + 1]
@@ -75,21 +74,23 @@ def schedule(
             write_end[a] = channel
             if trace.step[a] != step - 1:  # its room is needed now
                 ready = channel
-        while len(trials) > 0 and trials[0] // num_accesses == step:
-            a = heapq.heappop(trials) % num_accesses
+        a = due[step]
+        while a >= 0:
+            following = then[a]
             size, target = trace.sizes[trace.touched[a]], trace.step[a]
             blocked = target - 1
             while blocked >= step and occupancy[blocked] + size <= capacity:
                 blocked -= 1
             if blocked >= step:  # the steps after it have room
                 if blocked + 1 < target:
-                    heapq.heappush(trials, (blocked + 1) * num_accesses + a)
-                continue
-            occupancy[step:target] += size
-            issued[a] = step
-            load_start[a] = max(channel, now)
-            channel = load_start[a] + size / bandwidth
-            load_end[a] = channel
+                    _insert(a, blocked + 1, due, then)
+            else:
+                occupancy[step:target] += size
+                issued[a] = step
+                load_start[a] = max(channel, now)
+                channel = load_start[a] + size / bandwidth
+                load_end[a] = channel
+            a = following
         for a in range(begin, stop):
             if not plan.loads[a]:
                 continue
@@ -150,15 +151,18 @@ def _writes_by_step(trace, plan, look_ahead):
 
 @compiled
 def _first_trials(trace, plan, compute_s, bandwidth, prefetch, look_ahead):
-    """A heap of keys step * N + access: when each load is first tried."""
-    num_accesses = len(trace.touched)
+    """When each load is first tried: lists of accesses, `due[step]` and `then[access]`.
+
+    A list is in the order of accesses, of the steps that need them; -1 ends it.
+    """
     done = np.zeros(len(compute_s) + 1)  # compute time before each step
     for step in range(len(compute_s)):
         done[step + 1] = done[step] + compute_s[step]
-    trials: Any = [np.int64(0) for _ in range(0)]
+    due = np.full(len(compute_s), -1, np.int64)
+    then = np.full(len(trace.touched), -1, np.int64)
     if prefetch == ON_DEMAND:
-        return trials
-    for a in range(num_accesses):
+        return due, then
+    for a in range(len(trace.touched) - 1, -1, -1):
         if not plan.loads[a]:
             continue
         target, earliest, before = trace.step[a], 0, trace.previous[a]
@@ -169,10 +173,36 @@ def _first_trials(trace, plan, compute_s, bandwidth, prefetch, look_ahead):
         at = target - 1
         if prefetch == LATENCY_AWARE:
             latest = done[target] - trace.sizes[trace.touched[a]] / bandwidth
-            at = np.searchsorted(done, latest, side="right") - 1
-            at = min(max(at, 0), target - 1)
+            at = _last_at_most(done, latest, target - 1)
         at = max(at, earliest)
         if at < target:
-            trials.append(at * num_accesses + a)
-    heapq.heapify(trials)
-    return trials
+            then[a] = due[at]
+            due[at] = a
+    return due, then
+
+
+@compiled
+def _last_at_most(values, bound, last):
+    """Largest index up to `last` whose value is at most `bound`, or the first."""
+    low, high = 0, last
+    while low < high:
+        middle = (low + high + 1) // 2
+        if values[middle] <= bound:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@compiled
+def _insert(a, step, due, then):
+    """Puts an access into the list of a later step, in its place."""
+    if due[step] < 0 or due[step] > a:
+        then[a] = due[step]
+        due[step] = a
+        return
+    at = due[step]
+    while 0 <= then[at] < a:
+        at = then[at]
+    then[a] = then[at]
+    then[at] = a

@@ -7,7 +7,11 @@ import numba
 
 
 def compiled(fn: Callable) -> Any:
-    """`numba.njit` with its cache on disk; without one where nothing can be written."""
+    """`numba.njit` with its cache on disk; without one where nothing can be written.
+
+    The cache knows the text of the function's own file, not of others whose compiled
+    functions it calls: those compile each time.
+    """
     try:
         return numba.njit(cache=True, nogil=True)(fn)
     except RuntimeError:  # no folder for the cache: a read-only installation

@@ -104,7 +104,6 @@ def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
     program = expanded(workload.graph)
     run = simulator.simulate(spec, program, batch_size=int(batch_size))
     moved = run.traffic_in + run.traffic_out
-    num_ops = workload.num_ops
     return Cost(
         latency_s=run.total_s,
         energy_j=_energy_j(
@@ -115,7 +114,6 @@ def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
         feasible=True,
         violation=0.0,
         breakdown=dict(
-            op_s=jnp.array(np.bincount(program.op, run.step_s, num_ops)),
-            op_bytes=jnp.array(np.bincount(program.op, moved, num_ops)),
+            op_s=jnp.array(run.by_op(run.step_s)), op_bytes=jnp.array(run.by_op(moved))
         ),
     )

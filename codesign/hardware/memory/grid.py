@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 
 from codesign.hardware.memory import cache, channel
-from codesign.hardware.memory.compiled import compiled
 from codesign.hardware.memory.simulator import check_capacity, prepare
 from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
 from codesign.workload.training import Program
@@ -121,7 +121,7 @@ def sweep(
     )
 
 
-@compiled
+@numba.njit(nogil=True)  # a cache on disk would not see changes of what it calls
 def _sweep(
     trace, capacities, compute_s, bandwidth, groups, prefetch, is_lru, look_ahead
 ):

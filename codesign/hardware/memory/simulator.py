@@ -94,6 +94,19 @@ class Iteration:
         is_type_ii = self.program.is_type_ii[self.start :]
         return float(self.step_s[is_type_ii].sum()) / self.total_s
 
+    def by_op(self, values: np.ndarray) -> np.ndarray:
+        """[L] sums of a quantity of the steps [S], forward and backward together."""
+        op = self.program.op[self.start :]
+        return np.bincount(op, values, self.program.workload.num_ops)
+
+    def by_kind(self, values: np.ndarray) -> dict[str, float]:
+        """Sums of a quantity of the steps [S] by kind of layer, in order of appearance."""
+        kinds, sums = self.program.workload.kinds, self.by_op(values)
+        return {
+            kind: float(sums[[k == kind for k in kinds]].sum())
+            for kind in dict.fromkeys(kinds)
+        }
+
     def _by_step(self, counted: np.ndarray) -> np.ndarray:
         """[S] bytes of the accesses that are counted."""
         moved = np.where(counted, self.trace.sizes[self.trace.touched], 0)

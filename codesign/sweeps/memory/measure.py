@@ -240,8 +240,7 @@ def _layers(program: Program, batch_size: int) -> Layers:
     for capacity in _bytes(usable):
         spec = dataclasses.replace(_RTX, capacity_bytes=float(capacity))
         iteration = memory.simulate(spec, program, batch_size=batch_size)
-        by_op = np.bincount(program.op, iteration.step_s, len(ops))
-        times.append(by_op[program.op[forward]])
+        times.append(iteration.by_op(iteration.step_s)[program.op[forward]])
     return Layers(
         names=[ops[i].name for i in program.op[forward]],
         kinds=[describe(ops[i]) for i in program.op[forward]],

@@ -69,6 +69,10 @@ def test_everything_fits():
     assert result.active_time == (COLD + KEPT) / 274 / 16
     assert result.utilisation == 240 / 274
     assert result.type_ii_time_share == 16 / 274  # steps 1 and 4
+    # Forward and backward together: a 82 + 64, r 8 + 8, b 32 + 64.
+    np.testing.assert_array_equal(result.by_op(result.step_s), [146, 16, 96])
+    assert result.by_kind(result.step_s) == {"dense": 242, "activation": 16}
+    assert result.by_kind(result.traffic_out) == {"dense": KEPT, "activation": 0}
 
 
 def test_eviction_of_what_memory_holds_is_free():
