@@ -22,7 +22,8 @@ _NETWORKS = flags.DEFINE_list(
     "networks",
     None,
     "Comma-separated: resnet50, mobilenetv2, transformer, gnmt and others of "
-    "codesign.models, keras:NAME, darknet:FILE, onnx:FILE.",
+    "codesign.models, keras:NAME, darknet:FILE, onnx:FILE (onnx:FILE@N if its batch is "
+    "fixed to N).",
 )
 _CAPACITY = flags.DEFINE_string(
     "capacity_mb", None, "MB of 2^20 bytes: start:stop:step, or a list 24,128,400."

@@ -21,7 +21,7 @@ from codesign.workload.importing.onnx_ops import (
     record,
     refusal,
 )
-from codesign.workload.importing.onnx_shapes import inferred
+from codesign.workload.importing.onnx_shapes import fix_inputs, inferred
 from codesign.workload.importing.recorder import Recorder
 from codesign.workload.op import Shape
 
@@ -31,7 +31,9 @@ _MOST_READ = 1024  # elements of a constant whose numbers may decide a shape
 
 
 def from_file(
-    path: str | os.PathLike, dimensions: Mapping[str, int] | None = None
+    path: str | os.PathLike,
+    dimensions: Mapping[str, int] | None = None,
+    batch_size: int | None = None,
 ) -> Workload:
     """Counts the model of an .onnx file; see `from_model`.
 
@@ -49,27 +51,36 @@ def from_file(
         proto = onnx.load_model_from_string(path.read_bytes())
     except message.DecodeError as error:
         raise ValueError(f"`path` (={path}) is no ONNX model: {error}.") from None
-    return _import(onnx, proto, path.parent, dimensions or {})
+    return _import(onnx, proto, path.parent, dimensions or {}, batch_size)
 
 
-def from_model(proto: Any, dimensions: Mapping[str, int] | None = None) -> Workload:
+def from_model(
+    proto: Any,
+    dimensions: Mapping[str, int] | None = None,
+    batch_size: int | None = None,
+) -> Workload:
     """Counts an ONNX model for one example.
 
-    The first axis of each input is the batch and is set to 1. Images become channels
-    last. A node's weights are one tensor, shared by nodes that read the same
-    initializers; a sum with a constant right after a matrix product is its bias. What
-    follows from constants and shapes alone is no op, nor is reshaping, transposing or
-    zero padding.
+    A symbolic first axis of an input is the batch and is set to 1; a fixed one must be
+    1, or `batch_size` must say whether it is the batch. Images become channels last. A
+    node's weights are one tensor, but for initializers that other nodes read too, as
+    they are, reshaped, transposed or cast: each of these is shared. A sum with a
+    constant right after a matrix product is its bias. What follows from constants and
+    shapes alone is no op, nor is reshaping, transposing or padding with zeros.
 
     Args:
         proto: An `onnx.ModelProto`.
-        dimensions: Sizes of symbolic axes other than the batch, by name.
+        dimensions: Sizes of symbolic axes, by name; a first axis that it names is no
+            batch.
+        batch_size: First axes of inputs that are fixed to this size become 1, others
+            stay: 1 keeps all as they are, as for models that are sequence first.
 
     Raises:
-        ValueError: If onnx is missing, the model is invalid, a shape stays open, an
-            operator is not known (names the node), or external data lies elsewhere.
+        ValueError: If onnx is missing, the model is invalid, a shape stays open, a first
+            axis is fixed and `batch_size` is not given, an operator is not known (names
+            the node), or external data lies elsewhere.
     """
-    return _import(_onnx(), proto, None, dimensions or {})
+    return _import(_onnx(), proto, None, dimensions or {}, batch_size)
 
 
 def _onnx() -> Any:
@@ -85,7 +96,11 @@ def _onnx() -> Any:
 
 
 def _import(
-    onnx: Any, proto: Any, folder: pathlib.Path | None, dimensions: Mapping[str, int]
+    onnx: Any,
+    proto: Any,
+    folder: pathlib.Path | None,
+    dimensions: Mapping[str, int],
+    batch_size: int | None,
 ) -> Workload:
     for tensor in _tensors(proto):
         _check_location(tensor, folder)
@@ -93,7 +108,8 @@ def _import(
         proto = onnx.inliner.inline_local_functions(proto)
     constants = _constant_names(proto.graph)
     slim = _without_numbers(onnx, proto)
-    _fix_inputs(slim, {t.name for t in proto.graph.initializer}, dimensions)
+    initializers = {t.name for t in proto.graph.initializer}
+    fix_inputs(slim, initializers, dimensions, batch_size)
     for output in slim.graph.output:  # which may leave it out, but not for the checker
         output.type.tensor_type.shape.SetInParent()
     try:
@@ -194,34 +210,6 @@ def _is_external(tensor: Any) -> bool:
     return tensor.data_location == tensor.EXTERNAL
 
 
-def _fix_inputs(slim: Any, initializers: set[str], sizes: Mapping[str, int]) -> None:
-    """Sets the batch of each input to 1, and its other symbolic axes to `sizes`."""
-    inputs = [v for v in slim.graph.input if v.name not in initializers]
-    batches = {
-        v.type.tensor_type.shape.dim[0].dim_param
-        for v in inputs
-        if v.type.tensor_type.shape.dim
-    }
-    for value in inputs:
-        kind = value.type.tensor_type
-        if not kind.HasField("shape"):
-            raise ValueError(
-                f"The input {value.name!r} has no shape; export it with one."
-            )
-        for axis, dim in enumerate(kind.shape.dim):
-            name = dim.dim_param
-            if axis == 0 or (name and name in batches and name not in sizes):
-                dim.dim_value = 1
-            elif name in sizes:
-                dim.dim_value = sizes[name]
-            elif dim.dim_value < 1:
-                raise ValueError(
-                    f"Axis {axis} of the input {value.name!r} is open ({name!r}); pass "
-                    f"its size, as in dimensions={{{name or 'height'!r}: 224}}, or "
-                    "export the model with fixed sizes."
-                )
-
-
 def _walk(onnx: Any, slim: Any, proto: Any, names: set[str]) -> Workload:
     graph = slim.graph
     shapes = {}
@@ -245,6 +233,8 @@ def _walk(onnx: Any, slim: Any, proto: Any, names: set[str]) -> Workload:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value":
                 constants[node.output[0]] = _constant(onnx, attribute.t)
+            elif node.op_type == "Constant" and attribute.name == "value_float":
+                constants[node.output[0]] = Constant((), True, attribute.f)
     for name, constant in constants.items():
         shapes[name] = constant.shape
     recorder = Recorder()
@@ -253,6 +243,7 @@ def _walk(onnx: Any, slim: Any, proto: Any, names: set[str]) -> Workload:
         shapes=shapes,
         constants=constants,
         images=_images(graph.node, shapes),
+        origins=_origins(proto.graph, constants),
         biases=_biases(graph, names, constants),
         read={name for node in graph.node for name in node.input}
         | {value.name for value in graph.output},
@@ -274,6 +265,7 @@ def _walk(onnx: Any, slim: Any, proto: Any, names: set[str]) -> Workload:
         )
         record(network, walked)
     outputs = [network.values[v.name] for v in graph.output if v.name not in names]
+    recorder.merge_weights()
     return recorder.finish(outputs)
 
 
@@ -317,6 +309,23 @@ def _images(nodes: Any, shapes: dict[str, Shape]) -> set[str]:
     return images
 
 
+_SAME_VALUES = (
+    *("Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose"),
+    "Unsqueeze",
+)
+
+
+def _origins(graph: Any, constants: dict[str, Constant]) -> dict[str, str]:
+    """For each constant that holds the values of another one, the first such."""
+    found: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type in _SAME_VALUES and node.output[0] in constants:
+            origin = found.get(node.input[0], node.input[0])
+            if origin in constants:
+                found[node.output[0]] = origin
+    return found
+
+
 def _biases(
     graph: Any, names: set[str], constants: dict[str, Constant]
 ) -> dict[str, tuple[str, str]]:
@@ -347,5 +356,5 @@ def _width_without_bias(node: Any, constants: dict[str, Constant]) -> int:
     if kernel is None or any(node.input[2:]):
         return 0
     if node.op_type == "MatMul":
-        return kernel.shape[-1] if len(kernel.shape) == 2 else 0
+        return kernel.size // kernel.shape[-2] if len(kernel.shape) > 1 else 0
     return kernel.shape[0] if node.op_type == "Conv" else 0

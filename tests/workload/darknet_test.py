@@ -140,3 +140,15 @@ def test_scaled_channels_and_settings_of_maps(tmp_path):
     ops = _import(tmp_path, text)
     assert ops.kinds == ("pool", "conv", "activation", "dense")
     assert ops.output_shapes == ((1, 1, 4), (1, 1, 8), (1, 1, 8), (4,))
+
+
+def test_groups(tmp_path):
+    text = "[convolutional]\nfilters=6\ngroups=2\nactivation=linear\n"
+    text += "[convolutional]\nfilters=6\ngroups=6\nactivation=linear\n"
+    text += "[convolutional]\nfilters=6\nactivation=linear\n"
+    text += "[route]\nlayers=-1,-2\ngroups=2\ngroup_id=1"
+    ops = _import(tmp_path, text)
+    assert len(set(ops.names)) == ops.num_ops == 6
+    convs = ops.select("conv").ops
+    assert [op.variant for op in convs] == ["grouped", "depthwise", ""]
+    assert [op.macs for op in convs] == [64 * 2 * 6, 64 * 6, 64 * 36]

@@ -1,6 +1,4 @@
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -8,64 +6,17 @@ import pytest
 from codesign.workload import onnx as importer
 
 onnx = pytest.importorskip("onnx")
-helper = pytest.importorskip("onnx.helper")
-
-
-def _weight(name, *shape):
-    return onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
-
-
-def _ints(name, *values):
-    return onnx.numpy_helper.from_array(np.array(values, np.int64), name)
-
-
-def _model(
-    nodes, weights=(), inputs=(("x", ("N", 3, 8, 8)),), outputs=("y",), opset=20
-):
-    """A model whose outputs have no shape yet."""
-    floats = onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(name, floats, shape) for name, shape in inputs],
-        [helper.make_tensor_value_info(name, floats, ()) for name in outputs],
-        list(weights),
-    )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10
-    )
-
-
-def _node(op, inputs, output, name="", **attributes):
-    return helper.make_node(op, inputs.split(), output.split(), name=name, **attributes)
-
-
-def _small_cnn():
-    """Convolution, norm, relu, depthwise, a sum, pooling, dense; see the counts below."""
-    pads = dict(kernel_shape=(3, 3), pads=(1, 1, 1, 1))
-    nodes = [
-        _node("Conv", "x k1", "a", "stem", **pads),
-        _node("BatchNormalization", "a s b m v", "n", "norm"),
-        _node("Relu", "n", "r", "relu"),
-        _node("Conv", "r k2 b2", "d", "depthwise", group=4, **pads),
-        _node("Add", "d r", "t", "sum"),
-        _node("GlobalAveragePool", "t", "g", "pool"),
-        _node("Flatten", "g", "f"),
-        _node("Gemm", "f w bias", "z", "head", transB=1),
-        _node("Softmax", "z", "y", "softmax", axis=1),
-    ]
-    weights = [
-        _weight("k1", 4, 3, 3, 3),
-        *(_weight(name, 4) for name in ("s", "b", "m", "v", "b2")),
-        _weight("k2", 4, 1, 3, 3),
-        _weight("w", 5, 4),
-        _weight("bias", 5),
-    ]
-    return _model(nodes, weights)
+from tests.workload.data.onnx_models import (  # noqa: E402
+    build,
+    ints,
+    node,
+    small_cnn,
+    weight,
+)
 
 
 def test_small_cnn_by_hand():
-    ops = importer.from_model(_small_cnn())
+    ops = importer.from_model(small_cnn())
     assert ops.graph.inputs == ((8, 8, 3),)
     assert ops.names == (
         *("stem", "norm", "relu", "depthwise", "sum", "pool", "head", "softmax"),
@@ -88,66 +39,43 @@ def test_small_cnn_by_hand():
     assert ops.total_macs == 64 * (9 * 3 * 4) + 64 * (9 * 4) + 20
 
 
-def test_agrees_with_keras(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
-    from codesign.workload import keras as of_keras
-
-    x = inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
-    x = r = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-    x = keras.layers.Add()([keras.layers.DepthwiseConv2D(3, padding="same")(x), r])
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(5, activation="softmax")(x)
-    model = of_keras.from_model(keras.Model(inputs, x))
-    ours = importer.from_model(_small_cnn())
-    assert model.kinds == ours.kinds
-    assert model.weight_shapes == ours.weight_shapes
-    assert [op.macs for op in model.ops] == [op.macs for op in ours.ops]
-    assert [op.operands for op in model.ops] == [op.operands for op in ours.ops]
-    assert [op.elements for op in model.ops] == [op.elements for op in ours.ops]
-    assert [op.window for op in model.ops] == [op.window for op in ours.ops]
-    sizes = [[size for _, size in w.graph.parameters] for w in (model, ours)]
-    assert sizes[0] == sizes[1]
-
-
 def test_attention_with_folded_shapes_and_merged_biases():
     # Length 6, width 4, two heads of 2. Exporters compute the target of Reshape from
     # the shape of x, and write a dense layer as MatMul and Add.
     def heads(name, perm):
         return [
-            _node("MatMul", f"x w{name}", f"m{name}", f"dense_{name}"),
-            _node("Add", f"m{name} b{name}", f"d{name}", f"bias_{name}"),
-            _node("Reshape", f"d{name} split", f"s{name}"),
-            _node("Transpose", f"s{name}", f"h{name}", perm=perm),
+            node("MatMul", f"x w{name}", f"m{name}", f"dense_{name}"),
+            node("Add", f"m{name} b{name}", f"d{name}", f"bias_{name}"),
+            node("Reshape", f"d{name} split", f"s{name}"),
+            node("Transpose", f"s{name}", f"h{name}", perm=perm),
         ]
 
     nodes = [
-        _node("Shape", "x", "shape"),
-        _node("Gather", "shape zero", "batch"),
-        _node("Concat", "batch rest", "split", axis=0),
+        node("Shape", "x", "shape"),
+        node("Gather", "shape zero", "batch"),
+        node("Concat", "batch rest", "split", axis=0),
         *heads("q", (0, 2, 1, 3)),
         *heads("k", (0, 2, 3, 1)),
         *heads("v", (0, 2, 1, 3)),
-        _node("MatMul", "hq hk", "scores", "scores"),
-        _node("Div", "scores two", "scaled", "scale"),
-        _node("Softmax", "scaled", "p", "softmax"),
-        _node("MatMul", "p hv", "c", "context"),
-        _node("Transpose", "c", "ct", perm=(0, 2, 1, 3)),
-        _node("Reshape", "ct merge", "o"),
-        _node("LayerNormalization", "o g gb", "y", "norm"),
+        node("MatMul", "hq hk", "scores", "scores"),
+        node("Div", "scores two", "scaled", "scale"),
+        node("Softmax", "scaled", "p", "softmax"),
+        node("MatMul", "p hv", "c", "context"),
+        node("Transpose", "c", "ct", perm=(0, 2, 1, 3)),
+        node("Reshape", "ct merge", "o"),
+        node("LayerNormalization", "o g gb", "y", "norm"),
     ]
     weights = [
-        *(_weight(f"w{n}", 4, 4) for n in "qkv"),
-        *(_weight(f"b{n}", 4) for n in "qkv"),
-        _weight("g", 4),
-        _weight("gb", 4),
-        _ints("zero", 0),
-        _ints("rest", 6, 2, 2),
-        _ints("merge", 0, 0, -1),
+        *(weight(f"w{n}", 4, 4) for n in "qkv"),
+        *(weight(f"b{n}", 4) for n in "qkv"),
+        weight("g", 4),
+        weight("gb", 4),
+        ints("zero", 0),
+        ints("rest", 6, 2, 2),
+        ints("merge", 0, 0, -1),
         onnx.numpy_helper.from_array(np.float32(2), "two"),
     ]
-    ops = importer.from_model(_model(nodes, weights, [("x", ("N", 6, 4))]))
+    ops = importer.from_model(build(nodes, weights, [("x", ("N", 6, 4))]))
     assert ops.names == (
         *("dense_q", "dense_k", "dense_v", "scores", "scale", "softmax", "context"),
         "norm",
@@ -166,35 +94,35 @@ def test_attention_with_folded_shapes_and_merged_biases():
 
 def test_kinds_of_the_rest():
     nodes = [
-        _node("ConvTranspose", "x kt", "t", "up", strides=(2, 2), kernel_shape=(2, 2)),
-        _node("Clip", "t zero six", "c", "relu6"),
-        _node("Slice", "c from to axis", "s", "half"),
-        _node("Split", "s", "p q", "parts", axis=1, num_outputs=2),
-        _node("Mul", "p q", "m", "gate"),
-        _node("Mul", "m scale", "n", "scale"),
-        _node("Pad", "n pads", "z", "pad"),
-        _node("MaxPool", "z", "o", "pool", kernel_shape=(3, 3), strides=(2, 2)),
-        _node("Resize", "o  factors", "u", "resize", mode="nearest"),
-        _node("Transpose", "u", "l", perm=(0, 2, 3, 1)),
-        _node("ReduceMean", "l axes", "y", "mean", keepdims=0),
+        node("ConvTranspose", "x kt", "t", "up", strides=(2, 2), kernel_shape=(2, 2)),
+        node("Clip", "t zero six", "c", "relu6"),
+        node("Slice", "c from to axis", "s", "half"),
+        node("Split", "s", "p q", "parts", axis=1, num_outputs=2),
+        node("Mul", "p q", "m", "gate"),
+        node("Mul", "m scale", "n", "scale"),
+        node("Pad", "n pads", "z", "pad"),
+        node("MaxPool", "z", "o", "pool", kernel_shape=(3, 3), strides=(2, 2)),
+        node("Resize", "o  factors", "u", "resize", mode="nearest"),
+        node("Transpose", "u", "l", perm=(0, 2, 3, 1)),
+        node("ReduceMean", "l axes", "y", "mean", keepdims=0),
     ]
     nodes[8].input[:] = ["o", "", "factors"]
     weights = [
-        _weight("kt", 3, 4, 2, 2),
-        _ints("from", 0),
-        _ints("to", 8),
-        _ints("axis", 3),
-        _weight("scale", 1, 2, 1, 1),
-        _ints("pads", 0, 0, 1, 1, 0, 0, 0, 0),
+        weight("kt", 3, 4, 2, 2),
+        ints("from", 0),
+        ints("to", 8),
+        ints("axis", 3),
+        weight("scale", 1, 2, 1, 1),
+        ints("pads", 0, 0, 1, 1, 0, 0, 0, 0),
         onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "factors"),
         onnx.numpy_helper.from_array(np.float32(0), "zero"),
         onnx.numpy_helper.from_array(np.float32(6), "six"),
-        _ints("axes", 1, 2),
+        ints("axes", 1, 2),
     ]
-    ops = importer.from_model(_model(nodes, weights))
+    ops = importer.from_model(build(nodes, weights))
     told = [(op.name, op.kind, op.variant, op.output_shape) for op in ops.ops]
     assert told == [
-        ("up", "conv", "transpose", (16, 16, 4)),
+        ("up", "conv", "transposed", (16, 16, 4)),
         ("relu6", "activation", "relu6", (16, 16, 4)),
         ("half", "slice", "", (16, 8, 4)),
         ("parts", "slice", "", (16, 8, 2)),
@@ -210,43 +138,128 @@ def test_kinds_of_the_rest():
     assert ops.ops[6].parameters == ("scale",)
 
 
-def test_shared_weights_and_embeddings():
+@pytest.mark.parametrize(
+    ("left", "right", "x", "w", "given", "made", "kernel", "variant"),
+    [
+        ("x", "w", (1, 5, 6), (6, 3), (5, 6), (5, 3), (6, 3), ""),
+        ("x", "w", (1, 5, 6), (1, 6, 3), (5, 6), (5, 3), (6, 3), ""),
+        # One matrix for each of 4 heads; and 4 matrices that all read the same map.
+        ("x", "w", (1, 4, 5, 6), (4, 6, 3), (5, 24), (5, 12), (6, 12), "grouped"),
+        ("x", "w", (1, 1, 5, 6), (4, 6, 3), (1, 5, 6), (1, 5, 12), (6, 12), ""),
+        ("x", "w", (1, 5, 6), (6,), (5, 6), (5, 1), (6, 1), ""),
+        ("w", "x", (1, 6, 3), (4, 6), (3, 6), (3, 4), (6, 4), ""),
+        ("w", "x", (1, 6, 3), (6,), (3, 6), (3, 1), (6, 1), ""),
+        ("w", "x", (1, 2, 6, 3), (2, 4, 6), (3, 12), (3, 8), (6, 8), "grouped"),
+    ],
+)
+def test_products_with_weights(left, right, x, w, given, made, kernel, variant):
+    nodes = [node("MatMul", f"{left} {right}", "a", "fc"), node("Relu", "a", "y")]
+    ops = importer.from_model(build(nodes, [weight("w", *w)], [("x", x)]))
+    assert ops.kinds == ("dense", "activation")
+    op = ops.ops[0]
+    assert (op.input_shape, op.output_shape) == (given, made)
+    assert (op.variant, op.weight_shape) == (variant, kernel)
+    # As NumPy multiplies them: each value of the output sums 6 products.
+    values = np.matmul(*(np.zeros({"x": x, "w": w}[name]) for name in (left, right)))
+    assert op.macs == 6 * values.size
+    assert ops.output_shapes[1] == values.shape[1:]
+    assert dict(ops.graph.parameters) == {"fc": np.prod(w)}
+    assert float(ops.num_windows[0] * ops.fan_in[0] * ops.fan_out[0]) == op.macs
+
+
+def test_tied_embeddings_keep_their_tie():
     nodes = [
-        _node("Cast", "x", "ids", to=onnx.TensorProto.INT64),
-        _node("Gather", "table ids", "e", "embed"),
-        _node("MatMul", "e w", "a", "first"),
-        _node("MatMul", "a w", "y", "second"),
+        node("Cast", "x", "ids", to=onnx.TensorProto.INT64),
+        node("Gather", "e ids", "a", "embed"),
+        node("Cast", "e", "half", to=onnx.TensorProto.FLOAT),
+        node("Identity", "half", "same"),
+        node("Transpose", "same", "t", perm=(1, 0)),
+        node("MatMul", "a t", "m", "head"),
+        node("Add", "m b", "y", "bias"),
     ]
-    weights = [_weight("table", 11, 4), _weight("w", 4, 4)]
-    ops = importer.from_model(_model(nodes, weights, [("x", ("batch", 7))]))
-    assert ops.kinds == ("embedding", "dense", "dense")
-    assert dict(ops.graph.parameters) == {"embed": 44, "first": 16}
-    assert ops.ops[2].parameters == ("first",)
-    assert ops.output_shapes == ((7, 4),) * 3
+    weights = [weight("e", 1100, 4), weight("b", 1100)]
+    ops = importer.from_model(build(nodes, weights, [("x", ("batch", 5))]))
+    assert ops.kinds == ("embedding", "dense")
+    assert ops.output_shapes == ((5, 4), (5, 1100))
+    assert dict(ops.graph.parameters) == {"embed": 4400, "head": 1100}
+    assert ops.ops[1].parameters == ("embed", "head")
+
+
+def test_shared_matrices_with_biases_of_their_own():
+    told = ("x w b a one", "a w c d two", "d v e f three", "f v e y four")
+    nodes = [
+        node("Gemm", f"{x} {w} {b}", *end) for x, w, b, *end in map(str.split, told)
+    ]
+    weights = [weight(n, 6, 6) for n in "wv"] + [weight(n, 6) for n in "bce"]
+    ops = importer.from_model(build(nodes, weights, [("x", (1, 6))]))
+    assert dict(ops.graph.parameters) == {"one": 36, "one/b": 6, "two": 6, "three": 42}
+    assert [op.parameters for op in ops.ops] == [
+        *(("one", "one/b"), ("one", "two"), ("three",), ("three",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "is_free"),
+    [
+        *(("constant", None, True), ("constant", 0, True), ("constant", -1, False)),
+        *(("reflect", None, False), ("edge", None, False), ("reflect", 0, False)),
+    ],
+)
+def test_only_zeros_pad_for_free(mode, value, is_free):
+    given = "x pads" if value is None else "x pads value"
+    nodes = [
+        node("Pad", given, "a", "frame", mode=mode),
+        node("Conv", "a k", "y", "conv"),
+    ]
+    weights = [ints("pads", 0, 0, 1, 1, 0, 0, 1, 1), weight("k", 4, 3, 3, 3)]
+    if value is not None:
+        weights.append(onnx.numpy_helper.from_array(np.float32(value), "value"))
+    ops = importer.from_model(build(nodes, weights))
+    told = [(op.kind, op.variant, op.output_shape) for op in ops.ops]
+    pad = [] if is_free else [("resize", "pad", (10, 10, 3))]
+    assert told == [*pad, ("conv", "", (8, 8, 4))]
+    assert ops.total_macs == 64 * 108
+
+
+def test_variants_and_names():
+    # 4 channels in 2 groups; nodes of equal names, one named like an input.
+    nodes = [
+        node("Conv", "x k", "a", "input_0", group=2),
+        node("Conv", "a k", "b", "input_0", group=2),
+        node("ConvTranspose", "b k", "c", "input_0_2", group=2),
+        node("Conv", "c d", "y", "input_0", group=4),
+    ]
+    weights = [weight("k", 4, 2, 1, 1), weight("d", 4, 1, 1, 1)]
+    ops = importer.from_model(build(nodes, weights, [("x", (1, 4, 8, 8))]))
+    assert len(set(ops.names)) == 4
+    assert [op.variant for op in ops.ops] == [
+        *("grouped", "grouped", "transposed", "depthwise"),
+    ]
+    assert [op.macs for op in ops.ops] == [64 * 8, 64 * 8, 64 * 8, 64 * 4]
 
 
 def test_shapes_that_are_computed():
     # Channel shuffle as exported by tracing: the axes are products and quotients of
     # x's shape, which inference alone does not follow through Div.
     nodes = [
-        _node("Shape", "x", "shape"),
-        _node("Gather", "shape one", "channels"),
-        _node("Div", "channels two", "half"),
-        _node("Cast", "half", "whole", to=onnx.TensorProto.INT64),
-        _node("Concat", "one two whole side", "split", axis=0),
-        _node("Reshape", "x split", "r"),
-        _node("Transpose", "r", "t", perm=(0, 2, 1, 3)),
-        _node("Reshape", "t joined", "m"),
-        _node("Conv", "m k", "y", "conv"),
+        node("Shape", "x", "shape"),
+        node("Gather", "shape one", "channels"),
+        node("Div", "channels two", "half"),
+        node("Cast", "half", "whole", to=onnx.TensorProto.INT64),
+        node("Concat", "one two whole side", "split", axis=0),
+        node("Reshape", "x split", "r"),
+        node("Transpose", "r", "t", perm=(0, 2, 1, 3)),
+        node("Reshape", "t joined", "m"),
+        node("Conv", "m k", "y", "conv"),
     ]
     weights = [
-        _ints("one", 1),
-        _ints("two", 2),
-        _ints("side", 64),
-        _ints("joined", 1, -1, 8, 8),
-        _weight("k", 6, 4, 1, 1),
+        ints("one", 1),
+        ints("two", 2),
+        ints("side", 64),
+        ints("joined", 1, -1, 8, 8),
+        weight("k", 6, 4, 1, 1),
     ]
-    ops = importer.from_model(_model(nodes, weights, [("x", ("N", 4, 8, 8))]))
+    ops = importer.from_model(build(nodes, weights, [("x", ("N", 4, 8, 8))]))
     assert ops.kinds == ("conv",)
     assert ops.total_macs == 64 * 24
     assert ops.input_shapes == ((8, 8, 4),)
@@ -256,16 +269,16 @@ def test_constants_in_sums_and_concatenations():
     # As a vision transformer starts: a learned token before 5 patches of width 4, and
     # learned positions.
     nodes = [
-        _node("Expand", "token one", "c"),
-        _node("Concat", "c x", "t", "join", axis=1),
-        _node("Add", "t table", "y", "positions"),
+        node("Expand", "token one", "c"),
+        node("Concat", "c x", "t", "join", axis=1),
+        node("Add", "t table", "y", "positions"),
     ]
     weights = [
-        _weight("token", 1, 1, 4),
-        _ints("one", 1, 1, 1),
-        _weight("table", 1, 6, 4),
+        weight("token", 1, 1, 4),
+        ints("one", 1, 1, 1),
+        weight("table", 1, 6, 4),
     ]
-    model = _model(nodes, weights, [("x", ("N", 5, 4))])
+    model = build(nodes, weights, [("x", ("N", 5, 4))])
     model.graph.output[0].type.tensor_type.ClearField("shape")
     ops = importer.from_model(model)
     assert ops.kinds == ("concat", "add")
@@ -298,7 +311,7 @@ def test_published_models(name, parameters, macs):
 
 
 def _external(location):
-    model = _small_cnn()
+    model = small_cnn()
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -326,49 +339,61 @@ def test_external_data_is_not_read(tmp_path):
 
 def test_data_hidden_in_attributes_is_checked():
     tensor = _external("../w.bin").graph.initializer[0]
-    nodes = [_node("Constant", "", "k", value=tensor), _node("Conv", "x k", "y")]
+    nodes = [node("Constant", "", "k", value=tensor), node("Conv", "x k", "y")]
     with pytest.raises(ValueError, match="only a relative path"):
-        importer.from_model(_model(nodes))
+        importer.from_model(build(nodes))
 
 
 def test_refuses(tmp_path):
     def refuses(message, *args, **options):
-        dimensions = options.pop("dimensions", None)
+        batch_size = options.pop("batch_size", None)
         with pytest.raises(ValueError, match=message):
-            importer.from_model(_model(*args, **options), dimensions)
+            importer.from_model(build(*args, **options), batch_size=batch_size)
 
-    refuses(r"'odd' \(Det\).*no operator", [_node("Det", "x", "y", "odd")])
-    refuses(r"'mine.Relu\)|\(mine.Relu\)", [_node("Relu", "x", "y", domain="mine")])
-    refuses("no operator", [_node("RandomNormal", "", "y", shape=(1, 2))])
-    relu = [_node("Relu", "x", "y")]
+    refuses(r"'odd' \(Det\).*no operator", [node("Det", "x", "y", "odd")])
+    refuses(r"'mine.Relu\)|\(mine.Relu\)", [node("Relu", "x", "y", domain="mine")])
+    refuses("no operator", [node("RandomNormal", "", "y", shape=(1, 2))])
+    relu = [node("Relu", "x", "y")]
     refuses("Axis 2.*'H'.*dimensions=", relu, inputs=[("x", ("N", 3, "H", 8))])
+    refuses("Axis 1.*; name it", relu, inputs=[("x", (1, None))])
     refuses("no shape", relu, inputs=[("x", None)])
-    loop = [_node("Add", "x b", "a", "first"), _node("Relu", "a", "b", "second")]
-    refuses("invalid.*sorted", [*loop, _node("Relu", "b", "y")])
-    refuses("its weights must be constants", [_node("Conv", "x x", "y", "own")])
-    target = [_node("Reshape", "x to", "y", "flat")]
+    loop = [node("Add", "x b", "a", "first"), node("Relu", "a", "b", "second")]
+    refuses("invalid.*sorted", [*loop, node("Relu", "b", "y")])
+    refuses("its weights must be constants", [node("Conv", "x x", "y", "own")])
+    target = [node("Reshape", "x to", "y", "flat")]
     refuses(
         "'flat'.*batch of 1",
         target,
-        [_ints("to", 2, 192)],
+        [ints("to", 2, 192)],
         inputs=[("x", (2, 3, 8, 8))],
+        batch_size=2,
     )
+    first = [("x", (12, 1, 6))]
+    refuses(
+        r"'x'.*\(12, 1, 6\).*fixed to 12.*batch_size=12 if.*batch_size=1 if",
+        relu,
+        inputs=first,
+    )
+    refuses(r"`batch_size` \(=8\).*\[12\]", relu, inputs=first, batch_size=8)
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"\xff" * 64)
     with pytest.raises(ValueError, match="is no ONNX model"):
         importer.from_file(path)
 
 
-def test_symbolic_axes_take_sizes():
-    nodes = [_node("Relu", "x", "y")]
-    model = _model(nodes, inputs=[("x", ("N", 3, "H", "W"))])
+def test_symbolic_axes_and_fixed_first_axes():
+    model = build([node("Relu", "x", "y")], inputs=[("x", ("N", 3, "H", "W"))])
     ops = importer.from_model(model, {"H": 5, "W": 7})
     assert ops.graph.inputs == ((3, 5, 7),)  # nothing says that it is an image
-
-
-def test_importing_the_package_needs_neither_keras_nor_onnx():
-    code = (
-        "import sys; from codesign.workload import keras, onnx, darknet; "
-        "assert not {'keras', 'onnx'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # 6 x 3 weights for 12 positions. As a batch of 12 there is one example; sequence
+    # first, all 12 are of one example.
+    nodes, weights = [node("MatMul", "x w", "y")], [weight("w", 6, 3)]
+    model = build(nodes, weights, [("x", (12, 1, 6))])
+    assert importer.from_model(model, batch_size=12).graph.inputs == ((1, 6),)
+    ops = importer.from_model(model, batch_size=1)
+    assert (ops.graph.inputs, ops.total_macs) == (((12, 1, 6),), 12 * 18)
+    model = build(nodes, weights, [("x", ("length", "batch", 6))])
+    ops = importer.from_model(model, {"length": 12, "batch": 1})
+    assert (ops.graph.inputs, ops.total_macs) == (((12, 1, 6),), 12 * 18)
+    with pytest.raises(ValueError, match=r"Axis 1.*'batch'.*first axis \('length'\)"):
+        importer.from_model(model)

@@ -33,14 +33,14 @@ def check(name: str) -> None:
                     f"`networks` (={name!r}) must name an application of Keras: "
                     f"{list(known)}."
                 )
-        elif not pathlib.Path(rest).is_file():
+        elif not _file(name)[0].is_file():
             raise ValueError(f"`networks` (={name!r}) names no file; check its path.")
         return
     known = (*models.NETWORKS, *models.SEQUENCE_NETWORKS)
     if name not in known:
         raise ValueError(
             f"`networks` (={name!r}) must be one of {list(known)}, `keras:NAME`, "
-            "`darknet:FILE` or `onnx:FILE`."
+            "`darknet:FILE` or `onnx:FILE` (`onnx:FILE@N` if its batch is fixed to N)."
         )
 
 
@@ -48,8 +48,8 @@ def load(name: str, image_size: int = IMAGE_SIZE) -> Workload:
     """Counts one network.
 
     Args:
-        name: Of `models.create`; `keras:NAME` of keras.applications; `darknet:FILE` or
-            `onnx:FILE`.
+        name: Of `models.create`; `keras:NAME` of keras.applications; `darknet:FILE`,
+            `onnx:FILE`, or `onnx:FILE@N` for a file whose batch is fixed to N.
         image_size: Height and width of the images of our own classifiers, which tell
             1000 classes apart; other networks bring their own.
 
@@ -69,7 +69,8 @@ def load(name: str, image_size: int = IMAGE_SIZE) -> Workload:
     if colon and importer == "onnx":
         from codesign.workload import onnx
 
-        return onnx.from_file(rest)
+        path, batch_size = _file(name)
+        return onnx.from_file(path, batch_size=batch_size)
     if name == "transformer":
         # fitted: keras-multi-head activates its projections; with that the type-II share
         # at 24 MB is 23 %, without 17 %, in the paper 26.69 %.
@@ -106,7 +107,15 @@ def label(name: str) -> str:
 
 def digest(name: str) -> str:
     """Changes when the file that a network comes from does; empty without a file."""
-    importer, _, rest = name.partition(":")
-    if importer not in ("darknet", "onnx"):
+    if name.partition(":")[0] not in ("darknet", "onnx"):
         return ""
-    return hashlib.sha256(pathlib.Path(rest).read_bytes()).hexdigest()
+    return hashlib.sha256(_file(name)[0].read_bytes()).hexdigest()
+
+
+def _file(name: str) -> tuple[pathlib.Path, int | None]:
+    """The file of an importer's name, and the batch that stands behind it."""
+    importer, _, rest = name.partition(":")
+    path, at, size = rest.rpartition("@")
+    if importer == "onnx" and at and size.isdecimal():
+        return pathlib.Path(path), int(size)
+    return pathlib.Path(rest), None

@@ -49,6 +49,7 @@ class Network:
         shapes: Of all values, with the batch, in the order of ONNX.
         constants: Of the values that are no data.
         images: Values with the channels before the positions.
+        origins: For a constant that is another one reshaped or cast, that other one.
         biases: For a matrix product, the bias that is added to it and the sum.
         read: Values that some node reads or that leave the network.
         values: What the data is so far.
@@ -58,12 +59,11 @@ class Network:
     shapes: dict[str, Shape]
     constants: dict[str, Constant]
     images: set[str]
+    origins: dict[str, str]
     biases: dict[str, tuple[str, str]]
     read: set[str]
     values: dict[str, Value] = dataclasses.field(default_factory=dict)
-    shared: dict[tuple[str, ...], tuple[str, ...]] = dataclasses.field(
-        default_factory=dict
-    )
+    tensors: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def shape(self, name: str) -> Shape:
         """Shape of a value without the batch, channels last."""
@@ -82,11 +82,20 @@ class Network:
         """Those of a node's inputs that are data, in order."""
         return [self.values[name] for name in node.inputs if name in self.values]
 
-    def weights(self, node: Node, names: Sequence[str]) -> tuple[str, ...]:
-        """One tensor of all these constants, named like the first node that reads it."""
-        key = tuple(name for name in names if name in self.constants)
-        if key not in self.shared:
-            size = sum(self.constants[name].size for name in key)
-            made = (self.recorder.weight(node.name, size),) if size else ()
-            self.shared[key] = made
-        return self.shared[key]
+    def number(self, name: str) -> float | None:
+        """The value of a constant, where it has only one and that is known."""
+        constant = self.constants.get(self.origins.get(name, name))
+        return None if constant is None else constant.number
+
+    def weights(self, names: Sequence[str]) -> tuple[str, ...]:
+        """A tensor for each of these constants, shared by all that stem from the same."""
+        made = []
+        for name in names:
+            if name not in self.constants or not self.constants[name].size:
+                continue
+            origin = self.origins.get(name, name)
+            if origin not in self.tensors:
+                size = self.constants[origin].size
+                self.tensors[origin] = self.recorder.weight(origin, size)
+            made.append(self.tensors[origin])
+        return tuple(dict.fromkeys(made))

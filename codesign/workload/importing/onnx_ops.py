@@ -4,8 +4,13 @@ import math
 from collections.abc import Callable
 
 from codesign.workload.importing.onnx_network import Network, Node
+from codesign.workload.importing.onnx_products import (
+    conv,
+    conv_transpose,
+    gemm,
+    matmul,
+)
 from codesign.workload.importing.recorder import Value
-from codesign.workload.op import Shape
 
 
 def refusal(name: str, op: str, domain: str) -> ValueError:
@@ -45,83 +50,8 @@ def _op(net: Network, node: Node, kind: str, variant: str = "") -> Value:
         operands,
         shape,
         variant=variant,
-        weights=net.weights(node, names) if names else (),
+        weights=net.weights(names),
     )
-
-
-def _kernel(net: Network, node: Node) -> Shape:
-    kernel = net.constants.get(node.inputs[1])
-    if kernel is None or node.inputs[0] not in net.values:
-        raise ValueError("its weights must be constants and its input data.")
-    return kernel.shape
-
-
-def _matrix_weights(net: Network, node: Node, first: int = 1) -> tuple[str, ...]:
-    bias = net.biases.get(node.outputs[0], ("", ""))[0]
-    return net.weights(node, [*node.inputs[first:], bias])
-
-
-def _conv(net: Network, node: Node) -> Value:
-    filters, channels, *window = _kernel(net, node)
-    return net.recorder.conv(
-        node.name,
-        net.values[node.inputs[0]],
-        net.shape(node.outputs[0]),
-        (*window, channels, filters),
-        _matrix_weights(net, node),
-    )
-
-
-def _conv_transpose(net: Network, node: Node) -> Value:
-    channels, filters, *window = _kernel(net, node)
-    groups = node.attributes.get("group", 1)
-    return net.recorder.conv(
-        node.name,
-        net.values[node.inputs[0]],
-        net.shape(node.outputs[0]),
-        (*window, channels // groups, filters * groups),
-        _matrix_weights(net, node),
-        transposed=True,
-    )
-
-
-def _gemm(net: Network, node: Node) -> Value:
-    if node.inputs[1] in net.values and not any(node.inputs[2:]):
-        terms = net.shapes[node.inputs[0]][0 if node.attributes.get("transA") else 1]
-        shape = net.shape(node.outputs[0])
-        return net.recorder.matmul(node.name, net.data(node), shape, terms)
-    kernel = _kernel(net, node)
-    if any(name in net.values for name in node.inputs[1:]):
-        raise ValueError("its bias must be a constant.")
-    if node.attributes.get("transA", 0):
-        raise ValueError("it transposes its data; transpose it before.")
-    fan_in, fan_out = reversed(kernel) if node.attributes.get("transB", 0) else kernel
-    return net.recorder.dense(
-        node.name,
-        net.values[node.inputs[0]],
-        net.shape(node.outputs[0]),
-        (fan_in, fan_out),
-        _matrix_weights(net, node),
-    )
-
-
-def _matmul(net: Network, node: Node) -> Value:
-    left, right = node.inputs
-    shape, num_terms = net.shape(node.outputs[0]), net.shapes[left][-1]
-    if left in net.values and right in net.values:
-        operands = [net.values[left], net.values[right]]
-        return net.recorder.matmul(node.name, operands, shape, num_terms)
-    if right in net.constants and len(net.constants[right].shape) == 2:
-        return net.recorder.dense(
-            node.name,
-            net.values[left],
-            shape,
-            net.constants[right].shape,
-            _matrix_weights(net, node),
-        )
-    # Weights from the left, or one matrix for each head.
-    weights = net.weights(node, node.inputs)
-    return net.recorder.matmul(node.name, net.data(node), shape, num_terms, weights)
 
 
 def _norm(net: Network, node: Node, variant: str) -> Value:
@@ -131,20 +61,17 @@ def _norm(net: Network, node: Node, variant: str) -> Value:
         net.data(node),
         net.shape(node.outputs[0]),
         variant=variant,
-        weights=net.weights(node, node.inputs[1:]),
+        weights=net.weights(node.inputs[1:]),
     )
 
 
 def _activation(net: Network, node: Node, function: str) -> Value:
-    weights = net.weights(node, node.inputs[1:]) if node.op == "PRelu" else ()
+    weights = net.weights(node.inputs[1:]) if node.op == "PRelu" else ()
     return net.recorder.activation(node.name, net.data(node)[0], function, weights)
 
 
 def _clip(net: Network, node: Node) -> Value:
-    bounds = [
-        net.constants[name].number if name in net.constants else None
-        for name in node.inputs[1:]
-    ]
+    bounds = [net.number(name) for name in node.inputs[1:]]
     bounds = bounds or [node.attributes.get(key) for key in ("min", "max")]
     functions = {(0.0, 6.0): "relu6", (0.0,): "relu", (0.0, None): "relu"}
     function = functions.get(tuple(bounds), "clip")
@@ -196,7 +123,7 @@ def _gather(net: Network, node: Node) -> Made:
         "embedding",
         net.data(node),
         net.shape(node.outputs[0]),
-        weights=net.weights(node, node.inputs[:1]),
+        weights=net.weights(node.inputs[:1]),
     )
 
 
@@ -205,16 +132,24 @@ def _view(net: Network, node: Node) -> Value:
 
 
 def _pad(net: Network, node: Node) -> Made:
+    """Only zeros are free: not what is reflected, repeated or of another value."""
     x, shape = net.data(node)[0], net.shape(node.outputs[0])
-    if math.prod(shape) < math.prod(x.shape):
+    given = net.recorder.shape(x)
+    if math.prod(shape) < math.prod(given):
         return _slices(net, node)
-    return net.recorder.pad(x, shape)
+    number = node.attributes.get("value", 0.0)
+    if len(node.inputs) > 2 and node.inputs[2]:
+        number = net.number(node.inputs[2])
+    is_zero = node.attributes.get("mode", b"constant") == b"constant" and number == 0
+    if is_zero or shape == given:
+        return net.recorder.pad(x, shape)
+    return net.recorder.op(node.name, "resize", [x], shape, variant="pad")
 
 
 def _dropout(net: Network, node: Node) -> Value:
     ratio = node.attributes.get("ratio", 0.5)
     if len(node.inputs) > 1 and node.inputs[1] in net.constants:
-        ratio = net.constants[node.inputs[1]].number
+        ratio = net.number(node.inputs[1])
     return net.data(node)[0] if ratio == 0 else _op(net, node, "dropout")
 
 
@@ -247,10 +182,10 @@ _POINTWISE = (
 )
 
 OPS: dict[str, _Make] = _table(
-    ("Conv", _conv),
-    ("ConvTranspose", _conv_transpose),
-    ("Gemm", _gemm),
-    ("MatMul", _matmul),
+    ("Conv", conv),
+    ("ConvTranspose", conv_transpose),
+    ("Gemm", gemm),
+    ("MatMul", matmul),
     ("BatchNormalization", _norm, "batch"),
     ("LayerNormalization", _norm, "layer"),
     ("GroupNormalization", _norm, "group"),

@@ -1,6 +1,7 @@
 """Shapes of the values of an ONNX graph."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,65 @@ _KEEPS_SIZE = (  # operators by which exporters compute a shape
     *("Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
 )
 _GROWS = ("ConstantOfShape", "Expand", "Pad", "Range", "ScatterND", "Tile")
+
+
+def fix_inputs(
+    model: Any,
+    initializers: set[str],
+    sizes: Mapping[str, int],
+    batch_size: int | None,
+) -> None:
+    """Sets the batch of each input to 1, and its other symbolic axes to `sizes`."""
+    inputs = [v for v in model.graph.input if v.name not in initializers]
+    for value in inputs:
+        if not value.type.tensor_type.HasField("shape"):
+            raise ValueError(
+                f"The input {value.name!r} has no shape; export it with one."
+            )
+    given = {v.name: v.type.tensor_type.shape.dim for v in inputs}
+    firsts = [dims[0] for dims in given.values() if dims]
+    fixed = {dim.dim_value for dim in firsts if dim.dim_value > 0}
+    if batch_size not in (None, 1, *fixed):
+        raise ValueError(
+            f"`batch_size` (={batch_size}) must be 1 or the fixed first axis of an "
+            f"input; these are {sorted(fixed)}."
+        )
+    batches = {dim.dim_param for dim in firsts}
+    for name, dims in given.items():
+        first = dims[0].dim_param if dims else ""
+        if dims and dims[0].dim_value > 1:
+            _check_batch(name, dims, batch_size)
+        for axis, dim in enumerate(dims):
+            symbol, size = dim.dim_param, dim.dim_value
+            is_batch = axis == 0 and (size < 1 or size == batch_size)
+            if symbol and symbol in sizes:
+                dim.dim_value = sizes[symbol]
+            elif is_batch or (symbol and symbol in batches):
+                dim.dim_value = 1
+            elif size < 1:
+                way_out = (
+                    f"pass its size, as in dimensions={{{symbol!r}: 224}}, or export"
+                    if symbol
+                    else "name it, or export"
+                )
+                raise ValueError(
+                    f"Axis {axis} of the input {name!r} is open ({symbol!r}); {way_out} "
+                    f"the model with fixed sizes. Its first axis ({first!r}) is the "
+                    "batch, unless `dimensions` gives its size too."
+                )
+
+
+def _check_batch(name: str, dims: Any, batch_size: int | None) -> None:
+    """Raises ValueError unless it was said whether a fixed first axis is the batch."""
+    if batch_size is None:
+        shape = tuple(dim.dim_param or dim.dim_value for dim in dims)
+        size = dims[0].dim_value
+        raise ValueError(
+            f"The input {name!r} has the shape {shape}: its first axis is fixed to "
+            f"{size}. Pass batch_size={size} if it is the batch, to count one example; "
+            "pass batch_size=1 if it is not, as where the sequence comes first; or "
+            "export the model with a batch of 1."
+        )
 
 
 def inferred(onnx: Any, model: Any) -> Any:

@@ -100,15 +100,17 @@ class Recorder:
 
         A transposed one multiplies each of its input's positions with the whole kernel.
         """
-        channels = x.shape[-1]
-        is_depthwise = kernel[-2] == 1 and channels > 1
+        groups = x.shape[-1] // kernel[-2]
+        variant = "transposed" if transposed else "grouped" if groups > 1 else ""
+        if variant == "grouped" and kernel[-2] == 1:
+            variant = "depthwise"
         positions = math.prod((x.shape if transposed else output_shape)[:-1])
         return self.op(
             name,
             "conv",
             [x],
             output_shape,
-            variant="transpose" if transposed else "depthwise" if is_depthwise else "",
+            variant=variant,
             weight_shape=kernel,
             weights=weights,
             macs=math.prod(kernel) * positions,
@@ -122,13 +124,20 @@ class Recorder:
         output_shape: Shape,
         kernel: Shape,
         weights: Sequence[str],
+        *,
+        grouped: bool = False,
     ) -> Value:
-        """A product of a map with a kernel [fan_in, fan_out]."""
+        """A product of a map with a kernel [fan_in, fan_out].
+
+        Of a grouped one, maps are [..., groups * fan_in] and [..., groups * fan_out], and
+        the kernel is [fan_in, groups * fan_out].
+        """
         return self.op(
             name,
             "dense",
             [x],
             output_shape,
+            variant="grouped" if grouped else "",
             weight_shape=kernel,
             weights=weights,
             macs=kernel[0] * math.prod(output_shape),
@@ -140,13 +149,10 @@ class Recorder:
         operands: Sequence[Value],
         output_shape: Shape,
         num_terms: int,
-        weights: Sequence[str] = (),
     ) -> Value:
         """A product of two maps, each value the sum of `num_terms` products."""
         macs = num_terms * math.prod(output_shape)
-        return self.op(
-            name, "matmul", operands, output_shape, macs=macs, weights=weights
-        )
+        return self.op(name, "matmul", operands, output_shape, macs=macs)
 
     def pool(
         self, name: str, x: Value, output_shape: Shape, variant: str, window: int
@@ -212,6 +218,30 @@ class Recorder:
                 "pad", "resize", [Value(x.source, x.shape)], x.padded, variant="pad"
             )
         return self._filled[x]
+
+    def merge_weights(self) -> None:
+        """Makes one tensor of weights that the very same ops read.
+
+        It is named like the first of these ops, the others that start there `op/weight`.
+        """
+        readers: dict[str, tuple[int, ...]] = {}
+        for i, op in enumerate(self._ops):
+            for name in dict.fromkeys(op.parameters):
+                readers[name] = (*readers.get(name, ()), i)
+        sizes: dict[str, int] = {}
+        merged: dict[tuple[int, ...], str] = {}
+        started: set[int] = set()
+        for name, ops in readers.items():
+            if ops not in merged:
+                first = self._ops[ops[0]].name
+                first = f"{first}/{name}" if ops[0] in started else first
+                started.add(ops[0])
+                merged[ops] = _unused(first, sizes)
+            sizes[merged[ops]] = sizes.get(merged[ops], 0) + self._sizes[name]
+        for i, op in enumerate(self._ops):
+            names = dict.fromkeys(merged[readers[name]] for name in op.parameters)
+            self._ops[i] = dataclasses.replace(op, parameters=tuple(names))
+        self._sizes = sizes
 
     def finish(self, outputs: Iterable[Value]) -> Workload:
         """The workload; an output of the network that is one of its inputs is dropped."""
