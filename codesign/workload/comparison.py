@@ -6,7 +6,7 @@ import math
 import re
 
 from codesign.workload.gradient import BACKWARD, FORWARD, GradientTrace
-from codesign.workload.op import MATRIX_KINDS, TYPE_I_KINDS, Op
+from codesign.workload.op import TYPE_I_KINDS, Op
 from codesign.workload.training import Program
 
 
@@ -52,7 +52,7 @@ def compare(program: Program, gradient: GradientTrace) -> list[LayerComparison]:
     empty = {FORWARD: 0, BACKWARD: 0}
     rule_macs: dict[str, dict[str, int]] = {}
     rule_outputs = collections.defaultdict(list)
-    ops = program.workload.ops
+    ops, sizes = program.workload.ops, dict(program.workload.graph.parameters)
     for step in range(program.num_steps):
         op = ops[program.op[step]]
         if op.kind not in TYPE_I_KINDS:
@@ -64,8 +64,12 @@ def compare(program: Program, gradient: GradientTrace) -> list[LayerComparison]:
         if phase == FORWARD:
             rule_outputs[name].append(op.elements)
             continue
-        if op.kind in MATRIX_KINDS and op.parameters:
-            rule_outputs[name].append(math.prod(op.weight_shape))
+        if op.parameters:
+            whole = sum(sizes[tensor] for tensor in op.parameters)
+            is_shaped = bool(op.weight_shape)  # then without the bias
+            rule_outputs[name].append(
+                math.prod(op.weight_shape) if is_shaped else whole
+            )
         touched = slice(program.first[step], program.first[step + 1])
         for tensor, is_written in zip(
             program.touched[touched], program.writes[touched], strict=True

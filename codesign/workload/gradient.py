@@ -173,11 +173,19 @@ class _Walk:
     def _record(self, eqn, name: str, phase: str, repeats: int) -> None:
         left, right = (tuple(atom.aval.shape) for atom in eqn.invars[:2])
         output: Shape = tuple(eqn.outvars[0].aval.shape)
+        macs = product_macs(
+            eqn.primitive.name,
+            left,
+            right,
+            output,
+            eqn.params,
+            is_backward=phase == BACKWARD,
+        )
         self.products.append(
             GradientProduct(
                 name=name,
                 phase=phase,
-                macs=product_macs(eqn.primitive.name, left, right, output, eqn.params),
+                macs=macs,
                 output_elements=math.prod(output),
                 operand_elements=(math.prod(left), math.prod(right)),
                 repeats=repeats,

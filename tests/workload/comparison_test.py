@@ -71,3 +71,21 @@ def test_a_difference_shows():
     variables = {"fixed": jnp.ones((3, 3)), "free": jnp.ones((3, 2))}
     rows = list(both(apply, variables, jnp.ones((1, 3))).values())
     assert not all(row.agrees_on_macs for row in rows)
+
+
+@pytest.mark.parametrize("rows", [8, 5])  # spread evenly over 4 experts, or not
+def test_experts_agree(rows):
+    def apply(variables, x):
+        with jax.named_scope("into"):
+            x = jnp.tanh(x[0] @ variables["w"])
+        sizes = jnp.bincount(jnp.argmax(x, -1), length=4)
+        with jax.named_scope("experts"):
+            return jax.lax.ragged_dot(x, variables["experts"], sizes)
+
+    variables = {"w": jnp.ones((6, 4)), "experts": jnp.ones((4, 4, 3))}
+    found = both(apply, variables, jnp.ones((1, rows, 6)))
+    assert found["experts"].rule_macs == {
+        "forward": rows * 12,
+        "backward": 2 * rows * 12,
+    }
+    assert all(row.agrees_on_macs and row.agrees_on_sizes for row in found.values())

@@ -1,5 +1,6 @@
 """The gradient as JAX computes it, against the rule: two products for each forward one."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -60,6 +61,53 @@ def test_loops_and_recomputation():
     found = workload.trace_gradient(loss, shape(1, 3), shape(3, 3))
     assert found.macs("forward") == 9 * (1 + 4)
     assert found.macs("backward") == 9 * (2 * 4 + 1 + 1)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("module", [nn.Conv, nn.ConvTranspose])
+def test_gradients_of_a_convolution_cost_what_it_costs(
+    module, strides, dilation, padding
+):
+    # Around an axis of stride 1 the padding is charged forward only.
+    if module is nn.ConvTranspose and 1 in strides:
+        padding = "SAME"
+    conv = module(5, (2, 3), strides, padding=padding, kernel_dilation=dilation)
+    x = shape(1, 10, 9, 4)
+    variables = jax.eval_shape(conv.init, jax.random.key(0), x)
+
+    def loss(variables, scale, x):
+        return jnp.sum(conv.apply(variables, x * scale) ** 2)
+
+    found = workload.trace_gradient(loss, variables, shape(), x, inputs=(2,))
+    forward = workload.trace(conv.apply, variables, x).total_macs
+    assert [p.phase for p in found.products] == ["forward", "backward", "backward"]
+    assert [p.macs for p in found.products] == [forward] * 3
+
+
+def test_a_transposed_convolution_by_hand():
+    # Each of 10 x 10 positions meets 2 x 2 taps of 4 x 5 products, every time.
+    conv = nn.ConvTranspose(5, (2, 2), strides=(2, 2))
+    x = shape(1, 10, 10, 4)
+    variables = jax.eval_shape(conv.init, jax.random.key(0), x)
+    found = workload.trace_gradient(
+        lambda v, x: jnp.sum(conv.apply(v, x) ** 2), variables, x
+    )
+    assert [p.macs for p in found.products] == [8000, 8000]
+
+
+def test_experts():
+    def loss(w, experts, sizes, x):
+        return jnp.sum(lax.ragged_dot(jnp.tanh(x[0] @ w), experts, sizes) ** 2)
+
+    sizes = jax.ShapeDtypeStruct((2,), jnp.int32)
+    found = workload.trace_gradient(
+        loss, shape(6, 6), shape(2, 6, 4), sizes, shape(1, 5, 6), inputs=(3,)
+    )
+    # 5 rows of 6 x 6, and of the 6 x 4 of one expert; no gradient of the input.
+    assert found.macs("forward") == 180 + 120
+    assert found.macs("backward") == 180 + 2 * 120
 
 
 def test_refuses():

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from codesign import workload
+from codesign.workload.training import operations
 
 
 def shape(*dims, dtype=jnp.float32):
@@ -64,11 +65,43 @@ def test_activations_of_jax(name, variant):
         (lambda x: x * jax.nn.sigmoid(1.702 * x), "silu"),
         (lambda x: 0.5 * x * (1 + lax.erf(x / 2**0.5)), "gelu"),
         (lambda x: 0.5 * x * (1 + jnp.tanh(0.8 * (x + 0.04 * x**3))), "gelu"),
-        (lambda x: jnp.clip(x, 0, 6), "clip"),
+        (lambda x: jnp.maximum(x, jnp.zeros(())), "relu"),
+        (lambda x: jnp.clip(x, 0, 6), "relu6"),
+        (lambda x: jnp.clip(x, 0), "relu"),
+        (lambda x: lax.clamp(0.0, x, 6.0), "relu6"),
+        (lambda x: jnp.minimum(jnp.maximum(x, 0), 6) * 2, "relu6"),
+        (lambda x: jnp.clip(x, 0, 1), "clip"),
+        (lambda x: jnp.clip(x, -6, 6), "clip"),
+        (lambda x: x * jnp.clip(x + 3, 0, 6) / 6, "hard_swish"),
     ],
 )
 def test_activations_written_by_hand(fn, variant):
     assert after_dense(fn) == [("activation", variant)]
+
+
+@jax.jit
+def swish(w, x):
+    return x @ w
+
+
+@jax.jit
+def _resize(x, w):
+    return jax.image.resize(x, (1, 5, 3), "nearest") @ w
+
+
+@jax.jit
+def softmax(x):
+    return jnp.sin(x)
+
+
+def test_functions_of_the_user_that_are_called_like_layers():
+    ops = workload.trace(lambda x, w: swish(w, x), shape(1, 5, 8), shape(8, 8))
+    assert ops.kinds == ("dense",)
+    assert ops.total_macs == 5 * 8 * 8
+    ops = workload.trace(_resize, shape(1, 5, 8), shape(3, 4))
+    assert layers(ops) == [("resize", "nearest"), ("dense", "")]
+    assert after_dense(softmax) == [("activation", "sin")]
+    assert after_dense(jax.jit(jax.nn.softmax)) == [("softmax", "")]
 
 
 def _layer_norm(x, scale, bias):
@@ -227,6 +260,16 @@ def test_pools_and_reductions():
         ("dense", "", 1),
         ("reduce", "sum", 1),
     ]
+
+
+def test_a_product_written_as_a_sum_is_charged_for_the_map_in_between():
+    def net(x, w, v):
+        return (x[:, :, None] * w).sum(1) @ v
+
+    ops = workload.trace(net, shape(1, 6), shape(1, 6, 8), shape(8, 2), inputs=(0,))
+    assert layers(ops) == [("reduce", "sum"), ("dense", "")]
+    assert ops.ops[0].input_shape == (6, 8)
+    assert operations(ops.ops[0]) == 48
 
 
 def test_views_cost_nothing_until_they_must_be_stored():

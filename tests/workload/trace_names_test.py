@@ -1,5 +1,6 @@
 """Where ops get their names, which arguments are inputs, and what is refused."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -83,6 +84,31 @@ def test_scopes_name_plain_functions():
     ops = workload.trace(net, shape(1, 3), shape(3, 3))
     expected = ("block/mlp", "block/mlp/activation", "block/mlp_2", "block")
     assert ops.names == expected
+
+
+class Shared(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        fc = nn.Dense(6, name="fc")
+        x = fc(nn.relu(fc(x)))
+        return nn.Dense(3, name="fc_2")(x)
+
+
+def test_a_second_call_and_a_module_do_not_share_a_name():
+    x = shape(1, 6)
+    variables = jax.eval_shape(Shared().init, jax.random.key(0), x)
+    ops = workload.trace(Shared().apply, variables, x)
+    expected = ("Shared/fc", "Shared/activation", "Shared/fc_3", "Shared/fc_2")
+    assert ops.names == expected
+    assert ops.graph.parameters == (("Shared/fc", 42), ("Shared/fc_2", 21))
+
+
+def test_no_op_is_called_as_an_input():
+    def net(x, w):
+        with jax.named_scope("input_0"):
+            return x @ w
+
+    assert workload.trace(net, shape(1, 3), shape(3, 3)).names == ("input_0_2",)
 
 
 def test_inputs_are_the_arguments_with_a_batch_of_one():

@@ -334,3 +334,25 @@ def test_attention_of_flax():
 
 def xla_flops(fn, *args):
     return jax.jit(fn).lower(*args).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "weight", "output"),
+    [(8, "dense", (6, 16), (2, 16)), (5, "matmul", (), (5, 4))],
+)
+def test_experts(rows, kind, weight, output):
+    # Rows that spread evenly over 4 experts make a grouped layer; 5 do not.
+    def net(x, router, experts):
+        best = jnp.argmax(x[0] @ router, -1)
+        sizes = jnp.bincount(best, length=4)
+        return lax.ragged_dot(x[0][jnp.argsort(best)], experts, sizes)
+
+    ops = workload.trace(net, shape(1, rows, 6), shape(6, 4), shape(4, 6, 4))
+    op = ops.ops[-1]
+    assert (op.kind, op.variant) == (kind, "grouped")
+    assert (op.weight_shape, op.output_shape) == (weight, output)
+    assert op.macs == rows * 6 * 4
+    assert dict(ops.graph.parameters)["experts"] == 4 * 6 * 4
+    if kind == "dense":
+        last = [leaf[-1] for leaf in (ops.num_windows, ops.fan_in, ops.fan_out)]
+        assert math.prod(map(int, last)) == op.macs

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from codesign import units
 from codesign.report import canvas
@@ -244,6 +244,8 @@ def fidelity(outcomes: Sequence[Outcome]) -> Figure:
         axes.plot([low, high], [low, high], color=canvas.GREY, lw=1, zorder=1)
         axes.scatter(exact, ours, s=6, color=canvas.BLUE, alpha=0.35, lw=0, zorder=2)
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         axes.text(
             0.04, 0.96,
             f"Spearman {found.spearman:.4f}\nmedian error {found.median_error:.1%}\n"

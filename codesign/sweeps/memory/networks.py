@@ -14,6 +14,10 @@ LABELS = {
     "mobilenetv2": "MobileNetV2",
     "gnmt": "GNMT",
     "transformer": "Transformer",
+    "resnet18": "ResNet-18",
+    "vgg11": "VGG-11",
+    "vgg16": "VGG-16",
+    "vgg19": "VGG-19",
 }
 IMPORTERS = ("keras", "darknet", "onnx")
 IMAGE_SIZE = 224

@@ -7,7 +7,7 @@ from typing import Any
 from codesign.workload.graph import Workload, build
 from codesign.workload.op import MATRIX_KINDS, Op, Shape
 from codesign.workload.tracing.arguments import Leaves
-from codesign.workload.tracing.grouping import Grouping, uses
+from codesign.workload.tracing.grouping import Grouping, running_statistics, uses
 from codesign.workload.tracing.node import (
     POINT,
     REDUCE,
@@ -36,7 +36,13 @@ def assemble(
         leaves: Names and sizes of the parameter leaves that nodes read.
     """
     readers = uses(nodes, outputs)
-    grouping = Grouping(nodes, readers, leaves.sizes)
+    moving = running_statistics(nodes, readers)
+    grouping = Grouping(nodes, uses(nodes, [*outputs, *moving]), leaves.sizes)
+    kept = [value for value in moving if grouping.is_norm(value.origin)]
+    leaving = [v for output in outputs for v in grouping.unstacked(output)]
+    readers = uses(nodes, [*leaving, *kept])
+    if len(kept) < len(moving) or leaving != outputs:
+        grouping = Grouping(nodes, readers, leaves.sizes)
     found = []
     for layer in grouping.layers():
         found += pieces(nodes, sorted(layer.members), readers, grouping.marks)
@@ -55,7 +61,7 @@ class _Assembly:
         self.places: list[Place] = []
         self.read: list[frozenset[int]] = []  # parameter leaves of each op
         self.op_of: dict[int, int] = {}
-        self._counts = collections.Counter()
+        self.ends: dict[int, int] = {}  # ops by the node whose value leaves them
         self._resized: dict[tuple, int] = {}
 
     def add(self, piece: list[int], end: int, grouping: Grouping) -> None:
@@ -76,17 +82,24 @@ class _Assembly:
         read = frozenset().union(*(nodes[i].leaves for i in piece))
         place = nodes[end].place if head.kind in _CHAINS else head.place
         if kind == "concat":
-            operands = self._concatenated(head, place)
+            found = self._concatenated(head, place)
             read = frozenset()
         else:
-            kind, operands = self._operands(kind, values, head, output, place)
+            kind, found = self._operands(kind, values, head, output, place)
         first = values[0].shape if values else nodes[end].shape
+        if kind == "reduce":  # of what it makes of its operands first
+            given = [nodes[i].operands[0].shape for i in piece if nodes[i].axes]
+            first = max([first, *given], key=math.prod)
+        attached = {None, *self._attached(inside, end)}  # None: made of parameters
+        free = {index for index, source in found if source in attached}
+        operands = tuple(index for index, _ in found)
         self._append(
             place,
             read,
             kind=kind,
             variant=variant,
-            operands=tuple(operands),
+            operands=operands,
+            detached=tuple(i for i in dict.fromkeys(operands) if i not in free),
             input_shape=without_batch(first)
             if head.input_shape is None or kind != head.kind
             else head.input_shape,
@@ -98,9 +111,11 @@ class _Assembly:
         )
         for i in piece:
             self.op_of[i] = len(self.ops) - 1
+        self.ends[end] = len(self.ops) - 1
 
     def finish(self, outputs: list[Value]) -> Workload:
-        """Names the weight tensors and builds the workload."""
+        """Names the ops and the weight tensors, and builds the workload."""
+        self._name()
         tensors, sizes = self._tensors()
         names: list[list[str]] = [[] for _ in self.ops]
         for name, (users, _) in tensors.items():
@@ -110,8 +125,9 @@ class _Assembly:
             Op(**fields, parameters=tuple(parameters))
             for fields, parameters in zip(self.ops, names, strict=True)
         ]
-        ends = [v.source for v in outputs if v.source is not None and v.source >= 0]
-        ends = dict.fromkeys(self.op_of[end] for end in ends if end in self.op_of)
+        # A statistic that leaves its norm is no output: no gradient comes back by it.
+        ends = [self.ends[v.source] for v in outputs if v.source in self.ends]
+        ends = dict.fromkeys(ends)
         return build(ops, inputs=self.inputs, outputs=tuple(ends), parameters=sizes)
 
     def _append(self, place: Place, read: frozenset[int], **fields) -> int:
@@ -119,13 +135,39 @@ class _Assembly:
         base = place.name
         if not (place.is_module and kind in _UNSUFFIXED):
             base = f"{base}/{kind}"
-        self._counts[base, place.step] += 1
-        count = self._counts[base, place.step]
-        name = base if count == 1 else f"{base}_{count}"
-        self.ops.append(dict(name=name + place.step, repeats=place.repeats, **fields))
+        self.ops.append(dict(name=base, repeats=place.repeats, **fields))
         self.places.append(place)
         self.read.append(read)
         return len(self.ops) - 1
+
+    def _name(self) -> None:
+        """Numbers ops of one place, and leaves out what others are called anyway."""
+        steps = [place.step for place in self.places]
+        plain = [op["name"] + step for op, step in zip(self.ops, steps, strict=True)]
+        used = {f"input_{i}" for i in range(len(self.inputs))}
+        taken, counts = used | {*plain}, dict.fromkeys(plain, 1)
+        for op, step, first in zip(self.ops, steps, plain, strict=True):
+            name = first
+            while name in used:
+                counts[first] += 1
+                numbered = f"{op['name']}_{counts[first]}{step}"
+                name = first if numbered in taken else numbered
+            used.add(name)
+            op["name"] = name
+
+    def _attached(self, inside: set[int], end: int) -> set[int]:
+        """What an op reads by a path on which no gradient is stopped."""
+        found, stack, seen = set(), [end], {end}
+        while stack:
+            for value in self.nodes[stack.pop()].data:
+                if value.detached or value.origin in seen:
+                    continue
+                if value.origin in inside:
+                    seen.add(value.origin)
+                    stack.append(value.origin)
+                else:
+                    found.add(value.origin)
+        return found
 
     def _index(self, value: Value) -> int | None:
         """Op or input that a value comes from; None of what a loop starts from."""
@@ -139,9 +181,9 @@ class _Assembly:
         )
         return math.prod(shape)
 
-    def _operands(self, kind, values, head, output, place) -> tuple[str, list[int]]:
-        """Operands of an op; a view that has grown becomes an op where it must be read
-        at its full size.
+    def _operands(self, kind, values, head, output, place):
+        """Kind and operands of an op, with the nodes that these come from; a view that
+        has grown becomes an op where it must be read at its full size.
         """
         size = math.prod(output)
         found = []
@@ -166,8 +208,8 @@ class _Assembly:
                 want = without_batch(value.shape)
             if want is not None and math.prod(want) > self._size(index):
                 index = self._grown(index, value, want, place)
-            found.append(index)
-        if kind in _SAME_SIZE and found and self._size(found[0]) > size:
+            found.append((index, value.source))
+        if kind in _SAME_SIZE and found and self._size(found[0][0]) > size:
             kind = "reduce"
         return kind, found
 
@@ -190,7 +232,7 @@ class _Assembly:
             )
         return self._resized[key]
 
-    def _concatenated(self, head: Node, place: Place) -> list[int]:
+    def _concatenated(self, head: Node, place: Place) -> list[tuple[int, int | None]]:
         """Operands of a concatenation; parameters and constants are read by ops."""
         found = []
         for value in head.operands:
@@ -209,7 +251,7 @@ class _Assembly:
                 )
             elif self._size(index) != value.size:
                 index = self._grown(index, value, shape, place)
-            found.append(index)
+            found.append((index, value.source))
         return found
 
     def _tensors(self):

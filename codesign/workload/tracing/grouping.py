@@ -60,6 +60,30 @@ def uses(nodes: Sequence[Node], outputs: Sequence[Value]) -> dict[int, list[int]
     return readers
 
 
+def running_statistics(
+    nodes: Sequence[Node], readers: dict[int, list[int]]
+) -> list[Value]:
+    """Updates of running statistics that the function does not return.
+
+    The norm reads its running statistics all the same: what it holds does not depend on
+    what its caller keeps.
+    """
+    statistics: dict[int, Hashable] = {}  # scopes, by node
+    found = []
+    for i, node in enumerate(nodes):
+        scope = node.place.scope
+        if node.kind == REDUCE and i in readers:
+            statistics[i] = scope
+            continue
+        given = [statistics.get(value.origin) for value in node.data]
+        if node.kind != POINT or set(given) != {scope}:
+            continue
+        statistics[i] = scope
+        if i not in readers and node.leaves and node.primitive in _AFFINE:
+            found.append(Value(shape=node.shape, source=i))
+    return found
+
+
 class Grouping:
     """Assigns every living node to a layer, in order.
 
@@ -87,6 +111,26 @@ class Grouping:
     def layers(self) -> list[Layer]:
         """Layers, each once."""
         return list(dict.fromkeys(self._find(i) for i in self._layers))
+
+    def is_norm(self, node: int) -> bool:
+        """Whether a node is part of a norm."""
+        return any(self.marks.event.get(i) == "norm" for i in self._find(node).members)
+
+    def unstacked(self, value: Value) -> list[Value]:
+        """An output; if it stacks the statistics of norms in a loop, these instead."""
+        found, stack = [], [value]
+        while stack:
+            source = stack.pop().source
+            if source is None or source < 0:
+                return [value]
+            node = self.nodes[source]
+            if node.kind == "concat" or node.variant == "stack":
+                stack += node.data
+            elif source in self.marks.statistic and self.is_norm(source):
+                found.append(Value(shape=node.shape, source=source))
+            else:
+                return [value]
+        return found
 
     def _find(self, node: int) -> Layer:
         layer = self._layers[node]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from codesign.kernels.named_op import parse_name
 from codesign.workload.op import TYPE_I_KINDS
 from codesign.workload.tracing.node import STATE, Value
+from codesign.workload.tracing.place import is_library
 from codesign.workload.tracing.primitives import JITS, LAYERS
 from codesign.workload.tracing.product import PRODUCTS
 
@@ -154,13 +155,23 @@ def holds_layer(jaxpr: Any) -> bool:
     for eqn in jaxpr.eqns:
         name = eqn.params.get("name", "") if eqn.primitive.name in JITS else ""
         named = parse_name(name) if isinstance(name, str) else None
-        if eqn.primitive.name in PRODUCTS or name in LAYERS:
+        if eqn.primitive.name in PRODUCTS:
+            return True
+        if name in LAYERS and all(map(is_library, inner_jaxprs(eqn))):
             return True
         if named and named.kind in (*TYPE_I_KINDS, "norm"):
             return True
         if any(holds_layer(inner) for inner in inner_jaxprs(eqn)):
             return True
     return False
+
+
+def holds_product(jaxpr: Any) -> bool:
+    """Whether a matrix product stands anywhere inside a jaxpr."""
+    return any(
+        eqn.primitive.name in PRODUCTS or any(map(holds_product, inner_jaxprs(eqn)))
+        for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
+    )
 
 
 def inner_jaxprs(eqn: Any) -> list[Any]:

@@ -44,6 +44,9 @@ class Value:
         inner: Shape before it was padded.
         elements: Values that a loop has stacked along `axis`, if it is such a stack.
         axis: Where they are stacked.
+        detached: Whether no gradient flows back through it: it is an index or a mask, or
+            behind a stopped gradient. Of a stack, its elements say so.
+        number: Of a constant scalar, where it is known.
     """
 
     shape: Shape
@@ -55,6 +58,8 @@ class Value:
     inner: Shape = ()
     elements: tuple["Value", ...] = ()
     axis: int = 0
+    detached: bool = False
+    number: float | None = None
 
     @property
     def is_data(self) -> bool:

@@ -64,7 +64,7 @@ def is_library(jaxpr: Any) -> bool:
 
     Such a jaxpr is cached: its tracebacks lead to the first caller, not to this one.
     """
-    info = getattr(jaxpr, "debug_info", None)
+    info = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
     where = getattr(info, "func_src_info", None) or ""
     return any(library in where for library in _LIBRARIES)
 

@@ -29,28 +29,58 @@ class Product:
 
 
 def product_macs(
-    name: str, left: Shape, right: Shape, output: Shape, params: dict[str, Any]
+    name: str,
+    left: Shape,
+    right: Shape,
+    output: Shape,
+    params: dict[str, Any],
+    *,
+    is_backward: bool = False,
 ) -> int:
     """MACs of one equation, exactly.
 
     A convolution is charged for every position of its windows, padding included. Where
     the input is dilated (a transposed convolution, or the gradient of a strided one) the
-    inserted zeros are not charged: every input element meets the kernel once.
+    inserted zeros are not charged: every input element meets the kernel once. The two
+    gradients of a convolution are charged as it is: they are convolutions whose padding
+    or whose kernel, a map, may be far larger, but they pair the same elements.
+
+    Args:
+        name: Of the primitive.
+        left, right, output: Shapes.
+        params: Of the equation.
+        is_backward: Whether a gradient runs it.
     """
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         return math.prod(output) * math.prod(left[i] for i in contracted)
     if name == "ragged_dot_general":
-        # A row meets the matrix of its own group only.
-        numbers = params["ragged_dot_dimension_numbers"].dot_dimension_numbers
-        (contracted, _), _ = numbers
+        # A row meets the matrix of its own group only; where rows are summed, as for the
+        # gradient of the matrices, it meets one of the outputs, which are groups first.
+        numbers = params["ragged_dot_dimension_numbers"]
+        (contracted, _), _ = numbers.dot_dimension_numbers
+        if set(numbers.lhs_ragged_dimensions) <= set(contracted):
+            output = output[1:]
         return math.prod(output) * math.prod(left[i] for i in contracted)
-    spec = params["dimension_numbers"].rhs_spec  # out, in, *spatial
-    window = math.prod(right[i] for i in spec[2:])
-    if max(params["lhs_dilation"], default=1) > 1:
-        groups = params["feature_group_count"]
-        return math.prod(left) * window * (right[spec[0]] // groups)
-    return math.prod(output) * window * right[spec[1]]
+    numbers = params["dimension_numbers"]
+    batch, features, *places = numbers.out_spec
+    channels = output[batch] * output[features] * right[numbers.rhs_spec[1]]
+    dilation, strides = params["lhs_dilation"], params["window_strides"]
+    # The gradient of a kernel sums over examples, of which there is one.
+    is_kernels = right[numbers.rhs_spec[1]] == params["feature_group_count"] == 1
+    pairs = 1
+    for axis, place in enumerate(places):
+        size = left[numbers.lhs_spec[2 + axis]]
+        taps, outputs = right[numbers.rhs_spec[2 + axis]], output[place]
+        if not is_backward:
+            pairs *= taps * (size if max(dilation) > 1 else outputs)
+        elif dilation[axis] > 1:
+            pairs *= size * (min(taps, outputs) if is_kernels else taps)
+        elif is_kernels:
+            pairs *= outputs * (min(size, taps) if taps >= outputs else taps)
+        else:
+            pairs *= taps * (outputs if strides[axis] > 1 else min(size, outputs))
+    return channels * pairs
 
 
 def convolution(
@@ -99,6 +129,35 @@ def dense(data: Shape, weight: Shape, axes: Any) -> Product:
         weight_shape=(fan_in, groups * fan_out),
         macs=math.prod(rows) * groups * fan_in * fan_out,
         variant="grouped" if groups > 1 else "",
+    )
+
+
+def ragged(
+    data: Shape, weight: Shape, output: Shape, params: dict[str, Any]
+) -> Product | None:
+    """Orders a product of rows by the weight of the group that each belongs to.
+
+    Groups that are equally large are those of a grouped dense layer, `[rows / groups,
+    groups * fan_in] x [fan_in, groups * fan_out]`; None where they cannot be.
+    """
+    numbers = params["ragged_dot_dimension_numbers"]
+    (summed, _), (batch, _) = numbers.dot_dimension_numbers
+    ragged_axes, group_axes = (
+        numbers.lhs_ragged_dimensions,
+        numbers.rhs_group_dimensions,
+    )
+    groups = math.prod(weight[i] for i in group_axes)
+    fan_in = math.prod(data[i] for i in summed)
+    rows = math.prod(data) // fan_in
+    if batch or not group_axes or set(ragged_axes) & set(summed) or rows % groups:
+        return None
+    fan_out = math.prod(output) // rows
+    return Product(
+        input_shape=(rows // groups, groups * fan_in),
+        output_shape=(rows // groups, groups * fan_out),
+        weight_shape=(fan_in, groups * fan_out),
+        macs=rows * fan_in * fan_out,
+        variant="grouped",
     )
 
 

@@ -30,20 +30,17 @@ def pieces(
 ) -> list[tuple[list[int], int]]:
     """Cuts a layer into ops: their nodes, and the one whose value leaves each of them.
 
-    A layer is cut behind every value that others read, and where an activation stands
-    before a norm or around a reduction. Statistics that leave the network beside a
-    norm's map are no cut.
+    A layer is cut behind every value that others read or that leaves the network, and
+    where an activation stands before a norm or around a reduction. Statistics that
+    leave the network beside a norm's map are no cut.
     """
     if nodes[members[0]].kind not in (POINT, REDUCE):
         return [(members, members[-1])]
     outside = readers_outside(members, readers)
-    read = [i for i, who in outside.items() if any(reader >= 0 for reader in who)]
-    if not read:
-        largest = max(nodes[i].size for i in outside)
-        read = [i for i in outside if nodes[i].size == largest][-1:]
-    else:
-        size = max(nodes[i].size for i in read)
-        read += [i for i in outside if i not in read and nodes[i].size >= size]
+    read = list(outside)
+    if any(i in marks.event for i in members):
+        inner = {i for i in read if i in marks.statistic and max(outside[i]) < 0}
+        read = [i for i in read if i not in inner] or read
     ends = sorted({*read, *_bounds(nodes, members, marks, max(read))})
     return _closures(nodes, members, ends)
 
@@ -149,7 +146,7 @@ def _activation(nodes, piece, names) -> str:
     if "expm1" in present:
         return "elu"
     if {"max", "min"} <= present or "clamp" in present:
-        return "clip"
+        return _clip(nodes, piece, present)
     if "max" in present:
         return "leaky_relu" if "mul" in present else "relu"
     if "select_n" in present and any(nodes[i].bends for i in piece):
@@ -160,6 +157,15 @@ def _activation(nodes, piece, names) -> str:
         if name in present:
             return name
     return ""
+
+
+def _clip(nodes, piece, present) -> str:
+    steps = [nodes[i] for i in piece if nodes[i].primitive in ("max", "min", "clamp")]
+    bounds = {v.number for node in steps for v in node.operands if not v.is_data}
+    if bounds != {0.0, 6.0}:
+        return "clip"
+    is_gate = "mul" in present and _reads_base_twice(nodes, piece)
+    return "hard_swish" if is_gate else "relu6"
 
 
 def _reads_base_twice(nodes, piece) -> bool:
@@ -200,8 +206,13 @@ def _norm_variant(nodes, piece, end, marks) -> str:
     count = math.prod(given[axis] for axis in axes)
     whole = without_batch(nodes[end].shape)
     same = _long(given) == _long(whole)
-    is_last = axes == list(range(len(given) - len(axes), len(given)))
-    is_layer = (is_last or len(axes) == 1) if same else count in _trailing(whole)
+    long = [axis for axis in range(len(given)) if given[axis] > 1]
+    summed = [axis for axis in axes if given[axis] > 1]
+    is_last = summed == long[len(long) - len(summed) :]
+    # Of a map that was split for it, a layer norm takes all that a trailing axis held.
+    is_layer = is_last and count in _trailing(whole)
+    if same:
+        is_layer = is_last or len(axes) == 1
     if not is_layer:
         return "group"
     centered = any("center" in marks.lineage.get(i, ()) for i in piece)

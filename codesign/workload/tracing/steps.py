@@ -1,5 +1,6 @@
 """Equations on data, written down as nodes: products, pools, slices, points."""
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ from codesign.kernels.named_op import OpName, parse_name
 from codesign.workload.op import MATRIX_KINDS
 from codesign.workload.tracing import primitives as known
 from codesign.workload.tracing import product
-from codesign.workload.tracing.loops import inner_jaxprs
+from codesign.workload.tracing.loops import holds_product, inner_jaxprs
 from codesign.workload.tracing.node import POINT, REDUCE, Place, Value, without_batch
+from codesign.workload.tracing.place import is_library
 
 if TYPE_CHECKING:
     from codesign.workload.tracing.walk import Walk
@@ -77,12 +79,20 @@ def named_step(
         layer = ("embedding", "one_hot")
     elif name == "_resize":
         layer = ("resize", _method(eqn))
-    if layer is None:
+    if layer is None or not _is_layer(eqn, layer[0]):
         return None
     data = [walk.whole(eqn, value, place) for value in values if value.is_data]
     rest = [value for value in values if not value.is_data]
     kind, variant = layer
     return [walk.emit(kind, eqn, place, (*data, *rest), variant=variant)]
+
+
+def _is_layer(eqn: Any, kind: str) -> bool:
+    """Whether a call is JAX's or Flax's layer, and not the user's of the same name."""
+    inner = inner_jaxprs(eqn)
+    # Libraries interpolate by products with constants.
+    is_plain = kind == "resize" or not any(map(holds_product, inner))
+    return is_plain and all(map(is_library, inner))
 
 
 def _named(walk, eqn, named: OpName, values, place) -> list[Value]:
@@ -176,8 +186,11 @@ def _reduction(walk, eqn, values, place) -> Value:
     shape = tuple(eqn.outvars[0].aval.shape)
     axes = tuple(int(axis) for axis in eqn.params["axes"])
     name = eqn.primitive.name
-    if math.prod(shape) == values[0].size and not name.startswith("arg"):
-        return Value(shape=shape, source=values[0].source)  # over axes of length 1
+    # Over axes of length 1 it is a view, unless it is a mean over examples: of a batch
+    # norm behind a dense layer, all that there is to it.
+    is_mean = name == "reduce_sum" and 0 in axes and len(shape) > 0
+    if math.prod(shape) == values[0].size and not (name.startswith("arg") or is_mean):
+        return dataclasses.replace(values[0], shape=shape, inner=())
     if name.startswith("arg"):
         return walk.emit("reduce", eqn, place, values, variant=name)
     return walk.emit(REDUCE, eqn, place, values, axes=axes)
@@ -223,8 +236,11 @@ def _matrix_product(walk, eqn, values, place) -> Value:
 def _ragged_product(walk, eqn, values, place) -> Value:
     left, right = values[:2]
     shapes = (left.shape, right.shape, tuple(eqn.outvars[0].aval.shape))
+    found = product.ragged(*shapes, eqn.params)
+    if found is not None and left.is_data and not right.is_data:
+        return _dense(walk, eqn, values, place, found)
     macs = product.product_macs("ragged_dot_general", *shapes, eqn.params)
-    return walk.emit("matmul", eqn, place, values, macs=macs)
+    return walk.emit("matmul", eqn, place, values, variant="grouped", macs=macs)
 
 
 def _dense(walk, eqn, operands, place, found) -> Value:

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+import jax.numpy as jnp
+
 from codesign.workload.op import Shape
 from codesign.workload.tracing.node import Value
 
@@ -38,6 +40,24 @@ VIEWS = (
     "transpose",
     "with_memory_space_constraint",
 )
+
+
+# Primitives whose derivative is zero wherever it is defined.
+_FLAT = ("ceil", "floor", "is_finite", "round", "sign", "stop_gradient")
+
+
+def detached(value: Value) -> Value:
+    """A value that is read as a constant."""
+    if value.elements:
+        elements = tuple(detached(element) for element in value.elements)
+        return dataclasses.replace(value, elements=elements)
+    return dataclasses.replace(value, detached=True)
+
+
+def stops(primitive: str, aval: Any) -> bool:
+    """Whether no gradient flows back from what a primitive makes."""
+    dtype = getattr(aval, "dtype", None)
+    return primitive in _FLAT or not (dtype and jnp.issubdtype(dtype, jnp.inexact))
 
 
 def view(name: str, params: dict[str, Any], value: Value, shape: Shape) -> Value | None:

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from codesign.workload.tracing import primitives as known
@@ -13,7 +14,7 @@ from codesign.workload.tracing.loops import branches, repeated, unrolled, while_
 from codesign.workload.tracing.node import MASK, NOISE, Node, Place, Value
 from codesign.workload.tracing.place import is_library, module_path, source_line
 from codesign.workload.tracing.steps import named_step, step
-from codesign.workload.tracing.views import VIEWS, cut, joined, view
+from codesign.workload.tracing.views import VIEWS, cut, detached, joined, stops, view
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Walk:
         self.leaves = leaves
         self.unroll_scans = unroll_scans
         self._num_calls = 0
+        self._num_rules = 0  # custom derivatives around it
         self._lines: dict[int, tuple[str, Hashable]] = {}  # by id of equations
         self._stacks: dict[tuple, Value] = {}
 
@@ -65,20 +67,24 @@ class Walk:
         consts: Sequence[Any] = (),
     ) -> list[Value]:
         """Visits a jaxpr whose inputs are `values`; returns its outputs."""
-        env: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=True))
+        env: dict[Any, Value] = {
+            var: self._cut("", value, var)
+            for var, value in zip(jaxpr.invars, values, strict=True)
+        }
         for var, const in zip(jaxpr.constvars, consts, strict=bool(consts)):
             env[var] = self.leaves.constant(const)
 
         def read(atom) -> Value:
             if isinstance(atom, core.Literal):
-                return Value(shape=tuple(jnp.shape(atom.val)))
+                return Value(shape=tuple(jnp.shape(atom.val)), number=_number(atom))
             return env[atom]
 
         for eqn in jaxpr.eqns:
             outputs = self._equation(eqn, [read(a) for a in eqn.invars], context)
             # A map without elements holds no data.
             outputs = [o if 0 not in o.shape else Value(shape=o.shape) for o in outputs]
-            env.update(zip(eqn.outvars, outputs, strict=True))
+            for var, output in zip(eqn.outvars, outputs, strict=True):
+                env[var] = self._cut(eqn.primitive.name, output, var)
         return [read(atom) for atom in jaxpr.outvars]
 
     def emit(self, kind: str, eqn: Any, place: Place, operands, **fields) -> Value:
@@ -115,7 +121,7 @@ class Walk:
     def enter(self, eqn: Any, jaxpr: Any, context: Context) -> Context:
         """The context of a jaxpr inside an equation."""
         path = module_path(context.path, str(eqn.source_info.name_stack))
-        if is_library(getattr(jaxpr, "jaxpr", jaxpr)):
+        if is_library(jaxpr):
             line = context.line or (None if path else self._line(eqn))
             return dataclasses.replace(context, path=path, line=line)
         self._num_calls += 1
@@ -127,11 +133,25 @@ class Walk:
         if not value.elements:
             return value
         parts = tuple(self.whole(eqn, e, place) for e in value.elements)
-        key = tuple((part.source, part.leaves) for part in parts)
+        stopped = all(part.detached for part in parts if part.is_data)
+        if stopped:  # its readers read it as a constant
+            parts = tuple(dataclasses.replace(p, detached=False) for p in parts)
+        key = tuple((part.source, part.leaves, part.detached) for part in parts)
         if key not in self._stacks:
             made = self.emit("concat", eqn, place, parts, shape=value.shape)
             self._stacks[key] = made
-        return dataclasses.replace(self._stacks[key], shape=value.shape)
+        made = self._stacks[key]
+        return dataclasses.replace(made, shape=value.shape, detached=stopped)
+
+    def _cut(self, primitive: str, value: Value, var: Any) -> Value:
+        """The value of a variable; detached if no gradient flows back from it.
+
+        A function with a rule of its own for its derivative may round and cast inside
+        and yet pass a gradient on (a straight-through estimator): nothing is cut there.
+        """
+        if self._num_rules or not value.is_data or not stops(primitive, var.aval):
+            return value
+        return detached(value)
 
     def _line(self, eqn: Any) -> tuple[str, Hashable]:
         if id(eqn) not in self._lines:
@@ -181,7 +201,11 @@ class Walk:
             )
         jaxpr = getattr(inner, "jaxpr", inner)
         consts = getattr(inner, "consts", ())
-        return self.walk(jaxpr, values, self.enter(eqn, inner, context), consts)
+        has_rule = eqn.primitive.name.startswith("custom_")
+        self._num_rules += has_rule
+        outputs = self.walk(jaxpr, values, self.enter(eqn, inner, context), consts)
+        self._num_rules -= has_rule
+        return outputs
 
 
 def _views(eqn, values) -> list[Value] | None:
@@ -219,6 +243,7 @@ def _combined(eqn, values: list[Value], var: Any) -> Value:
     shape = tuple(getattr(aval, "shape", ()))
     if name in known.RANDOM:
         return Value(shape=shape, noise=NOISE)
+    number = values[0].number if len(values) == 1 and name in VIEWS else None
     noise = {value.noise for value in values} - {""}
     leaves = frozenset().union(*(value.leaves for value in values))
     if noise and str(getattr(aval, "dtype", "")) == "bool":
@@ -229,4 +254,11 @@ def _combined(eqn, values: list[Value], var: Any) -> Value:
         leaves=leaves,
         noise=MASK if MASK in noise else NOISE if noise else "",
         root=roots and bool(leaves),
+        number=number,
     )
+
+
+def _number(literal: Any) -> float | None:
+    value = literal.val
+    is_real = np.ndim(value) == 0 and jnp.issubdtype(literal.aval.dtype, np.number)
+    return float(np.real(value)) if is_real else None

@@ -90,7 +90,7 @@ class NetworksTest(parameterized.TestCase):
         ("keras:MobileNetV2", "mobilenetv2", 32, "MobileNetV2 (Keras)"),
         ("transformer", "transformer", 128, "Transformer"),
         ("gnmt", "gnmt", 32, "GNMT"),
-        ("vgg11", "", 32, "vgg11"),
+        ("vgg11", "", 32, "VGG-11"),
         ("darknet:/some/yolo.cfg", "", 32, "yolo"),
     )
     def test_names(self, name, family, batch_size, label):
