@@ -7,7 +7,11 @@ from flax import struct
 
 from codesign.hardware.cost import Cost
 from codesign.hardware.parts import allocation
-from codesign.hardware.parts.crossbar import CrossbarSpec, num_crossbars
+from codesign.hardware.parts.crossbar import (
+    CrossbarSpec,
+    num_block_crossbars,
+    num_crossbars,
+)
 from codesign.hardware.spec import checked_leaves
 from codesign.numerics.relax import EXACT, Relax
 from codesign.types import Array, Scalar
@@ -163,11 +167,13 @@ def estimate(
 def _storage(spec: ReramGpuSpec, matrix: Workload, relax: Relax) -> dict[str, Array]:
     """Crossbars of each layer's matrices [L], and of all stored activations []."""
     xbar = spec.crossbar
-    forward = num_crossbars(xbar, matrix.fan_in, matrix.fan_out, relax=relax)
+    groups = _groups(matrix)
+    fan_out = matrix.fan_out / groups  # of one group, as `fan_in` and the kernel's are
+    forward = num_block_crossbars(xbar, matrix.fan_in, fan_out, groups, relax=relax)
     # Errors of C_out channels are convolved to C_in; the kernel area stays in the rows.
     area = matrix.weights / (matrix.fan_out * _channels_in(matrix))
-    backward = num_crossbars(
-        xbar, area * matrix.fan_out, _channels_in(matrix), relax=relax
+    backward = num_block_crossbars(
+        xbar, area * fan_out, _channels_in(matrix), groups, relax=relax
     )
     backward = jnp.where(_is_first(matrix), 0.0, backward)
     depth = jnp.arange(matrix.num_ops, 0, -1, dtype=jnp.float32) - 1  # L - l
@@ -190,7 +196,19 @@ def _num_mvms(matrix: Workload, storage: dict[str, Array]) -> Array:
     return forward + backward + matrix.fan_out * storage["gradient"]
 
 
+def _groups(matrix: Workload) -> Array:
+    """[L] channel groups of each convolution that do not see each other; else 1."""
+    return jnp.array(
+        [
+            op.input_shape[-1] // op.weight_shape[-2] if op.kind == "conv" else 1
+            for op in matrix.ops
+        ],
+        jnp.float32,
+    )
+
+
 def _channels_in(matrix: Workload) -> Array:
+    """[L] of one group."""
     return jnp.array([shape[-2] for shape in matrix.weight_shapes], jnp.float32)
 
 

@@ -54,7 +54,9 @@ def trace(
         fn: The function.
         *args: Arrays, or `jax.ShapeDtypeStruct`s; nothing is computed.
         inputs: Numbers of the arguments that are inputs. By default those with a leading
-            axis of 1 in every leaf: pass batches of 1.
+            axis of 1 in every leaf: pass batches of 1. A kernel may look the same; if the
+            second such argument or a later one enters a product as it stands, that is
+            refused until `inputs` says what it is.
         unroll_scans: Whether to record every step of a loop.
 
     Raises:
@@ -66,13 +68,14 @@ def trace(
     names = argument_names(fn, len(args))
     closed = jax.make_jaxpr(fn)(*args)
     leaves = Leaves()
-    values, shapes = [], []
+    values, shapes, owners = [], [], []
     for number, (name, arg) in enumerate(zip(names, args, strict=True)):
         paths = leaf_names(arg, name)
         flat = jax.tree.leaves(arg)
         for path, leaf in zip(paths, flat, strict=True):
             if number in numbers:
                 shapes.append(tuple(jnp.shape(leaf)))
+                owners.append(number)
                 values.append(Value(shape=shapes[-1], source=-len(shapes)))
             else:
                 aval = closed.in_avals[len(values)]
@@ -84,4 +87,19 @@ def trace(
         raise ValueError(
             f"`fn` (={fn!r}) holds no convolution or dense layer to count."
         )
+    if inputs is None:
+        _check_inputs(ops, [names[number] for number in owners], numbers)
     return ops
+
+
+def _check_inputs(ops: Workload, owners: list[str], numbers: Sequence[int]) -> None:
+    """Refuses a guess: a kernel with a leading axis of 1 looks like an input."""
+    for op in ops.ops:
+        later = [-1 - i for i in op.operands if i < -1]
+        if op.kind == "matmul" and later:
+            raise ValueError(
+                f"The product at {op.name!r} multiplies by the argument "
+                f"`{owners[later[0]]}` as it stands, whose leading axis is 1: say whether "
+                f"it is an input or a parameter, by `inputs={tuple(numbers)}` or with "
+                "fewer of these numbers."
+            )

@@ -203,6 +203,30 @@ def test_a_strided_first_layer_counts_its_own_windows_only():
     assert float(cost.breakdown["slowest_conv_s"]) == pytest.approx(1.6e-6)
 
 
+def test_grouped_convolutions_are_block_diagonal():
+    # Depthwise 3x3 over 32 channels: blocks of 9 x 1, each 9 wordlines and 8 bitlines of
+    # 128: min(14, 16) = 14 a crossbar, so 3; back, the same. Two groups of 16 to 16
+    # channels: blocks of 144 x 16 take 2 x 1 crossbars each, 4. The first layer sends no
+    # error; a dense one of 512 to 4, 4 x 1, and 1 x 32 back.
+    def net(x, stem, depthwise, grouped, head):
+        def conv(x, kernel, groups):
+            return jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", feature_group_count=groups,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )  # fmt: skip
+
+        x = conv(conv(conv(x, stem, 1), depthwise, 32), grouped, 2)
+        return x.reshape(1, -1) @ head
+
+    shapes = ((1, 4, 4, 3), (1, 1, 3, 32), (3, 3, 1, 32), (3, 3, 16, 32), (512, 4))
+    args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    ops = workload.trace(net, *args, inputs=(0,))
+    cost = reram_gpu.estimate(catalogue.deeptrain(3, 1), ops)
+    np.testing.assert_array_equal(
+        cost.breakdown["crossbars"], [2, 3 + 3, 4 + 4, 4 + 32]
+    )
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_replication_is_the_best_there_is(data):

@@ -161,6 +161,23 @@ def test_width_scales_every_channel():
     assert [shape[-1] for shape in matrix.weight_shapes][:4] == [16, 16, 32, 32]
 
 
+def test_a_kernel_that_looks_like_an_input_is_refused():
+    def net(x, kernel, w):
+        x = lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return x.reshape(1, -1) @ w
+
+    shapes = ((1, 4, 4, 3), (1, 1, 3, 8), (128, 2))
+    args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    with pytest.raises(ValueError, match=r"`kernel` as it stands.*inputs=\(0, 1\)"):
+        workload.trace(net, *args)
+    ops = workload.trace(net, *args, inputs=(0,))
+    assert ops.kinds == ("conv", "dense")
+    assert ops.total_macs == 16 * 3 * 8 + 128 * 2
+    assert workload.trace(net, *args, inputs=(0, 1)).kinds == ("matmul", "dense")
+
+
 def test_refuses():
     with pytest.raises(ValueError, match="no convolution or dense layer"):
         workload.trace(jnp.tanh, jnp.ones((1, 3)))

@@ -1,5 +1,7 @@
 """ReRAM crossbars that hold matrices and multiply by them bit by bit."""
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 
 from codesign.numerics.relax import EXACT, Relax
@@ -49,3 +51,23 @@ def num_crossbars(
     down = relax.ceil(rows / spec.rows)
     across = relax.ceil(cols * spec.cells_per_value / spec.cols)
     return down * across
+
+
+def num_block_crossbars(
+    spec: CrossbarSpec, rows: Array, cols: Array, blocks: Array, *, relax: Relax = EXACT
+) -> Array:
+    """Crossbars that hold block-diagonal matrices: `blocks` [L] of `[rows, cols]` each.
+
+    The matrix of a grouped convolution: a group sees its own inputs only, so blocks share
+    neither wordlines nor bitlines. Of blocks smaller than a crossbar
+
+        p = min(floor(crossbar rows / rows), floor(crossbar columns / cells))
+
+    lie on the diagonal of one: ceil(blocks / p). Larger ones take `num_crossbars` each.
+    One block is a dense matrix.
+    """
+    cells = cols * spec.cells_per_value
+    packed = jnp.minimum(jnp.floor(spec.rows / rows), jnp.floor(spec.cols / cells))
+    packed = jnp.maximum(jax.lax.stop_gradient(packed), 1.0)
+    each = num_crossbars(spec, rows, cols, relax=relax)
+    return jnp.where(blocks > 1, relax.ceil(blocks / packed) * each, each)
