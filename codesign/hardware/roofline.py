@@ -11,8 +11,15 @@ from codesign.workload.graph import MATRIX_KINDS, Workload
 
 # Passes over a map of one training step, in elements read or written. Norm: forward reads
 # x for its statistics and again to normalise, and writes y; backward reads x and dy for
-# the two sums and again for dx, and writes dx. Others: x in, y out; y, dy in, dx out.
-_PASSES = {"norm": 8, "activation": 5, "add": 6, "pool": 5}
+# the two sums and again for dx, and writes dx. Add and mul read two maps and write two
+# gradients. What only moves data: x in, y out; dy in, dx out. Others: x in, y out; y, dy
+# in, dx out. A product of two maps runs three, whose operands are taken to be as large as
+# its result.
+_PASSES = {
+    **{"norm": 8, "add": 6, "mul": 8, "matmul": 9},
+    **dict.fromkeys(("activation", "softmax", "dropout", "pool", "elementwise"), 5),
+    **dict.fromkeys(("concat", "slice", "resize", "embedding", "reduce"), 4),
+}
 
 
 @struct.dataclass(kw_only=True)
@@ -43,9 +50,9 @@ def estimate(
         t_op = max(MACs / (peak x efficiency), bytes / (bandwidth x efficiency))
 
     A matrix op runs three products (two where its input needs no gradient), each reading
-    two operands and writing one. Other ops are streams of `_PASSES` elements. Every
-    op's maps go through memory once a product: nothing is fused, as in the frameworks of
-    the DeepTrain paper's time.
+    two operands and writing one, and so does a product of two maps. Other ops are
+    streams of `_PASSES` elements. Every op's maps go through memory once a product:
+    nothing is fused, as in the frameworks of the DeepTrain paper's time.
 
     Returns:
         `Cost` of one batch, with `traffic_bytes`; `breakdown` has `op_s` and
@@ -53,14 +60,17 @@ def estimate(
     """
     value_bytes = spec.value_bits / 8
     fed = {end for _, end in workload.edges}
-    is_matrix = [kind in MATRIX_KINDS for kind in workload.kinds]
-    products = jnp.array(
-        [(3.0 if op in fed else 2.0) * m for op, m in enumerate(is_matrix)]
-    )
+    is_matrix = jnp.array([float(kind in MATRIX_KINDS) for kind in workload.kinds])
+    is_first = [
+        op not in fed and kind != "matmul" for op, kind in enumerate(workload.kinds)
+    ]
+    products = jnp.where(jnp.array(is_first), 2.0, 3.0)
     passes = jnp.array([float(_PASSES.get(kind, 0)) for kind in workload.kinds])
     inputs = workload.num_input_windows * _last(workload)  # [L] of matrix ops
     operands = batch_size * (inputs + workload.elements) + workload.weights
-    moved = products * operands + passes * batch_size * workload.elements  # [L]
+    moved = (
+        is_matrix * products * operands + passes * batch_size * workload.elements
+    )  # [L]
     op_bytes = moved * value_bytes
     compute_s = (
         products

@@ -67,9 +67,10 @@ def convolution(
 
 
 def _xla(x, kernel, *, strides, padding, groups):
+    dtype = jnp.result_type(x, kernel)  # as a product promotes; XLA would refuse
     return lax.conv_general_dilated(
-        x,
-        kernel,
+        x.astype(dtype),
+        kernel.astype(dtype),
         strides,
         padding,
         dimension_numbers=_DIMENSIONS,

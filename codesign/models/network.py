@@ -31,7 +31,9 @@ class Network:
     def init(self, key: Array) -> PyTree:
         """Variables `{"params", "batch_stats"}` drawn from `key`."""
         images = jnp.zeros((1, *self.image_shape), jnp.float32)
-        return self.module.init(key, images, jnp.ones(self.num_sites), train=True)
+        return self.module.init(
+            key, images, jnp.ones(self.num_sites, jnp.float32), train=True
+        )
 
     def apply(
         self, variables: PyTree, images: Array, bn_mask: Array, *, train: bool
@@ -74,4 +76,8 @@ class Network:
                 raise ValueError(
                     f"`sites` (={sites}) must lie in 1..{self.num_sites}, got {site}."
                 )
-        return jnp.zeros(self.num_sites).at[jnp.array(sites, int) - 1].set(1.0)
+        return (
+            jnp.zeros(self.num_sites, jnp.float32)
+            .at[jnp.array(sites, int) - 1]
+            .set(1.0)
+        )

@@ -48,6 +48,7 @@ class Op:
         site: Batch-norm site that it stands for, or -1.
         detached: Those of `operands` that it reads as constants: behind a stopped
             gradient, or as indices. No gradient flows back to them.
+        fixed: Those of `parameters` that are constants: they have no gradient.
     """
 
     name: str
@@ -63,6 +64,12 @@ class Op:
     repeats: int = 1
     site: int = -1
     detached: tuple[int, ...] = ()
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Those of `parameters` that have a gradient."""
+        return tuple(name for name in self.parameters if name not in self.fixed)
 
     @property
     def elements(self) -> int:
@@ -145,6 +152,8 @@ def _fault(op: Op, operand_shapes: list[Shape], sizes: dict[str, int]) -> str:
         return f"its MACs (={op.macs}) must be a whole number of at least 0"
     if not set(op.detached) <= set(op.operands):
         return f"what it reads as constants, {op.detached}, must be among its operands"
+    if not set(op.fixed) <= set(op.parameters):
+        return f"its constants, {op.fixed}, must be among its parameters"
     for name in op.parameters:
         if sizes.get(name, 0) < 1 or sizes[name] != int(sizes[name]):
             return f"its parameter {name!r} needs a whole size in `parameters`"

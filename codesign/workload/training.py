@@ -97,20 +97,21 @@ class Program:
         Raises:
             ValueError: If the batch or the width of a value is below 1.
         """
-        if not 1 <= batch_size < 2**40 or batch_size != int(batch_size):
+        count = float(batch_size)  # of an array, too
+        if not 1 <= count < 2**40 or count != int(count):
             raise ValueError(
                 "`batch_size` must be a whole number of at least 1 and less than 2^40, "
                 f"got {batch_size}."
             )
         if not 1 <= value_bytes <= 64:
             raise ValueError(f"`value_bytes` must lie in 1..64, got {value_bytes}.")
-        largest = int(self.per_example.max()) * int(batch_size) + int(self.fixed.max())
+        largest = int(self.per_example.max()) * int(count) + int(self.fixed.max())
         if largest * value_bytes * len(self.touched) >= 2**62:
             raise ValueError(
                 f"`batch_size` (={batch_size}) makes tensors too large to count; take a "
                 "smaller one."
             )
-        return (self.fixed + int(batch_size) * self.per_example) * value_bytes
+        return (self.fixed + int(count) * self.per_example) * value_bytes
 
 
 def training_iteration(workload: Workload) -> Program:
@@ -134,7 +135,8 @@ def training_iteration(workload: Workload) -> Program:
 
     Operations: one for a MAC, and one for each value that a point-wise op or a pool's
     window reads. Backward, a matrix op costs its MACs once for its weights and once more
-    if it writes an input gradient, a matmul twice, the rest once.
+    if it writes an input gradient, a matmul once for each operand that needs one, the
+    rest once. Operands and weights that an op reads as constants need none.
 
     Raises:
         ValueError: If a loop of the workload was counted and not unrolled, or nothing in
@@ -238,8 +240,10 @@ def _check(workload: Workload) -> None:
                 f"The op {op.name!r} stands in a loop that runs {op.repeats} times; "
                 "trace with `unroll_scans=True`, so that each run has its own tensors."
             )
-    if not any(op.parameters for op in workload.ops):
-        raise ValueError("`workload` has no parameters: there is nothing to train.")
+    if not any(op.trained for op in workload.ops):
+        raise ValueError(
+            "`workload` has no parameters that are trained: there is nothing to do."
+        )
 
 
 def _needs_gradient(workload: Workload) -> list[bool]:
@@ -247,7 +251,7 @@ def _needs_gradient(workload: Workload) -> list[bool]:
     needs: list[bool] = []
     for op in workload.ops:
         needs.append(
-            bool(op.parameters)
+            bool(op.trained)
             or any(needs[i] for i in op.operands if i >= 0 and i not in op.detached)
         )
     return needs
@@ -355,14 +359,14 @@ class _Builder:
         if "W" in which and (wanted or not is_product):
             reads += [self._weight(name) for name in op.parameters]
         writes = [self.gradient(value) for value in wanted]
-        writes += [self._weight_gradient(name) for name in op.parameters]
+        writes += [self._weight_gradient(name) for name in op.trained]
         reads += [tensor for tensor in writes if tensor in has_gradient]
         has_gradient.update(writes)
         count = operations(op)
         if is_product:
-            count *= bool(op.parameters) + bool(wanted)
+            count *= bool(op.trained) + bool(wanted)
         elif op.kind == "matmul":
-            count *= 2
+            count *= sum(value in wanted for value in op.operands)
         self._step(i, True, count, reads, writes)
 
     def program(self) -> Program:

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,23 @@ def test_first_ops_by_hand():
     conv2 = ops.names.index("VGG/conv2")
     assert op_s[conv2] == pytest.approx(6 * 18874368 / (3840 * 1.582e9 / 2), rel=1e-4)
     assert float(cost.latency_s) == pytest.approx(op_s.sum(), rel=1e-5)
+
+
+def test_products_of_maps_and_point_wise_ops_are_charged():
+    # q k^T of 512 vectors of 4096: 3 products of 2^30 MACs a batch of 1, compute bound.
+    # Softmax of 512 x 512: 5 passes of 2^18 values, memory bound.
+    def net(x, w):
+        scores = jnp.einsum("bqh,bkh->bqk", x @ w, x)
+        return jax.nn.softmax(scores, -1)
+
+    shapes = ((1, 512, 4096), (4096, 4096))
+    args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    ops = workload.trace(net, *args)
+    assert ops.kinds == ("dense", "matmul", "softmax")
+    cost = roofline.estimate(catalogue.titan_xp(), ops, batch_size=1)
+    peak, bandwidth = 3840 * 1.582e9 / 2, 438.08e9
+    expected = [2 * 512 * 4096**2 / peak, 3 * 2**30 / peak, 5 * 2**18 * 4 / bandwidth]
+    np.testing.assert_allclose(cost.breakdown["op_s"], expected, rtol=1e-4)
 
 
 def test_vgg19_costs_about_twice_vgg11():

@@ -155,3 +155,14 @@ def test_average_pool_and_dense():
     np.testing.assert_array_equal(dense(jnp.ones((1, 2)), jnp.eye(2)), [[1.0, 1.0]])
     with pytest.raises(ValueError, match=r"\[\.\.\., C\] and \[C, K\]"):
         dense(jnp.ones((1, 3)), jnp.eye(2))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_promotes_as_a_product_does(groups):
+    # XLA's own convolution refuses operands of different types.
+    x = jnp.ones((1, 5, 5, 4), jnp.bfloat16)
+    kernel = jnp.ones((3, 3, 4 // groups, 4), jnp.float32)
+    for implementation in ("xla", "unfold") if groups == 1 else ("xla",):
+        y = convolution(x, kernel, groups=groups, implementation=implementation)
+        assert y.dtype == jnp.float32
+        assert float(y[0, 2, 2, 0]) == 9 * 4 / groups

@@ -253,6 +253,33 @@ def test_a_product_with_a_weight_is_expanded_as_a_dense():
     )
 
 
+def test_a_weight_that_is_a_constant_has_no_gradient():
+    # x @ stop_gradient(a), then relu, then b: no step goes back behind b.
+    fixed = dataclasses.replace(dense("a", -1, 4, 4), fixed=("a",))
+    ops = [fixed, point("r", "activation", (0,), 4, "relu"), dense("b", 1, 4, 2)]
+    program = training_iteration(
+        build(ops, inputs=[(4,)], parameters={"a": 16, "b": 8})
+    )
+    assert steps(program)[3:] == [("b back", {"G:b", "A:r"}, {"D:b"}, 8)]
+    # Behind a trained one it passes the gradient on: one product, W and no D.
+    ops = [dense("b", -1, 4, 4), dataclasses.replace(dense("a", 0, 4, 2), fixed=("a",))]
+    program = training_iteration(
+        build(ops, inputs=[(4,)], parameters={"a": 8, "b": 16})
+    )
+    name, reads, writes, count = steps(program)[2]
+    assert {"G:a", "W:a"} <= reads
+    assert (name, writes, count) == ("a back", {"G:b"}, 8)
+
+
+def test_a_product_of_a_map_with_an_input_runs_one_product_back():
+    ops = [
+        dense("a", -1, 4, 4),
+        Op(name="m", kind="matmul", operands=(0, -2), output_shape=(4,), macs=16),
+    ]
+    program = training_iteration(build(ops, inputs=[(4,), (4,)], parameters={"a": 16}))
+    assert steps(program)[2][3] == 16
+
+
 def test_an_op_may_be_called_as_an_input_is():
     ops = [dense("input_0", -1, 4, 4)]
     program = training_iteration(build(ops, inputs=[(4,)], parameters={"input_0": 16}))
@@ -264,9 +291,15 @@ def test_refuses():
     looped = build([op], inputs=[(4,)], parameters={"cell": 16})
     with pytest.raises(ValueError, match="'cell'.*3 times.*unroll_scans=True"):
         training_iteration(looped)
-    fixed = build([point("r", "activation", (-1,), 4, "relu")], inputs=[(4,)])
-    with pytest.raises(ValueError, match="no parameters"):
-        training_iteration(fixed)
+    for ops, parameters in (
+        ([point("r", "activation", (-1,), 4, "relu")], {}),
+        ([dataclasses.replace(dense("a", -1, 4, 4), fixed=("a",))], {"a": 16}),
+    ):
+        with pytest.raises(ValueError, match="no parameters that are trained"):
+            training_iteration(build(ops, inputs=[(4,)], parameters=parameters))
+    with pytest.raises(ValueError, match="constants.*among its parameters"):
+        build([dataclasses.replace(dense("a", -1, 4, 4), fixed=("b",))],
+              inputs=[(4,)], parameters={"a": 16})  # fmt: skip
     program = training_iteration(chain())
     for batch_size in (0, -1, 1.5, float("nan"), float("inf"), 10**16):
         with pytest.raises(ValueError, match="batch_size"):

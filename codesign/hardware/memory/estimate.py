@@ -107,7 +107,7 @@ def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
     return Cost(
         latency_s=run.total_s,
         energy_j=_energy_j(
-            spec, float(program.operations.sum()) * batch_size, moved.sum()
+            spec, float(program.operations.sum()) * batch_size, float(moved.sum())
         ),
         period_s=run.total_s / batch_size,
         traffic_bytes=float(moved.sum()),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 
 from codesign import models, units
 from codesign.hardware import memory
@@ -58,8 +59,10 @@ def check(config: MemoryConfig, name: str, program: Program) -> None:
     """Checks what a network needs of the settings.
 
     Raises:
-        ValueError: If a capacity cannot stream some step of the network.
+        ValueError: If a capacity cannot stream some step of the network, or the batch is
+            too large to count.
     """
+    program.sizes(config.batch_size or networks.batch_size(name))
     mebibytes = parse_capacities(config.capacity_mb)
     smallest = int(memory.capacities(mebibytes[:1])[0])
     for hardware in config.hardware:
@@ -342,11 +345,18 @@ def _reuse(
 def _timeline(
     config: MemoryConfig, program: Program, batch_size: int
 ) -> Timeline | None:
-    if not _usable([config.timeline_mb], program).size:
-        return None
     hardware = config.hardware[0]
     capacity = float(memory.capacities([config.timeline_mb])[0])
     spec = dataclasses.replace(MEMORY_SYSTEMS[hardware], capacity_bytes=capacity)
+    needed, _ = memory.smallest_capacity(program, spec.value_bits)
+    if capacity < needed:
+        logging.warning(
+            "no timeline: `timeline_mb` (=%g) is below the %.2f MB that %s needs",
+            config.timeline_mb,
+            needed / units.MIB,
+            hardware,
+        )
+        return None
     run = memory.simulate(spec, program, batch_size=batch_size)
     times = run.schedule
     streamed = np.flatnonzero(~np.isnan(times.stream_start))

@@ -182,10 +182,18 @@ def summary(
     curves = next(iter(first.sweeps.values()))
     low, high = curves.capacities_mb[[0, -1]]
     drop = 1 - curves.total_s[0, -1] / curves.total_s[0, 0]
-    texts.append(
-        f"{first.label}: {low:g} to {high:g} MB of cache on {next(iter(first.sweeps))} "
-        f"takes {drop:.0%} off the time of an iteration."
-    )
+    hardware = next(iter(first.sweeps))
+    if low < high:
+        texts.append(
+            f"{first.label}: {low:g} to {high:g} MB of cache on {hardware} takes "
+            f"{abs(drop):.0%} {'off' if drop >= 0 else 'more than'} the time of an "
+            "iteration."
+        )
+    else:
+        texts.append(
+            f"{first.label}: an iteration takes {1e3 * curves.total_s[0, 0]:.3g} ms on "
+            f"{hardware} with {low:g} MB of cache."
+        )
     return " ".join(texts)
 
 

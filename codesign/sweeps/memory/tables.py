@@ -143,7 +143,8 @@ def networks(outcomes: Sequence[Outcome]) -> Table:
             Column("Capacities"),
         ],
         footnotes=[
-            "Smallest cache: a row of each map and the largest weight of some step. "
+            "Smallest cache: a row of each map and the largest weight of some step, at 32 "
+            "bits a value. "
             "Sweep: all capacities of sweep.csv on the first machine, warm, in one "
             "process, best of three.",
         ],

@@ -158,6 +158,16 @@ def test_smooth_cost_is_near_the_exact_one_and_adds_up(vgg):
     assert np.median(op_s[dearest]) > 2 * np.median(op_s)
 
 
+def test_energy_beyond_what_32_bits_count(vgg):
+    # Batch 4096 moves more than 2^31 bytes.
+    spec, batch_size = _spec(24.0 * units.MIB), 4096
+    cost = memory.estimate(spec, vgg, batch_size=batch_size)
+    assert cost.traffic_bytes > 2**31
+    operations = float(training_iteration(vgg).operations.sum()) * batch_size
+    by_hand = operations * 4.6e-12 + cost.traffic_bytes * 48e-12
+    assert float(cost.energy_j) == pytest.approx(by_hand, rel=1e-5)
+
+
 @pytest.mark.parametrize("relax", [EXACT, smooth(0.1)])
 def test_resources_must_be_positive(vgg, relax):
     for name in _RESOURCES:
