@@ -64,8 +64,8 @@ def compare(program: Program, gradient: GradientTrace) -> list[LayerComparison]:
         if phase == FORWARD:
             rule_outputs[name].append(op.elements)
             continue
-        if op.parameters:
-            whole = sum(sizes[tensor] for tensor in op.parameters)
+        if op.trained:
+            whole = sum(sizes[tensor] for tensor in op.trained)
             is_shaped = bool(op.weight_shape)  # then without the bias
             rule_outputs[name].append(
                 math.prod(op.weight_shape) if is_shaped else whole
@@ -96,8 +96,9 @@ def compare(program: Program, gradient: GradientTrace) -> list[LayerComparison]:
 
 def _layer(op: Op, names: set[str]) -> str:
     """The module path of an op: its name without what the tracer put behind it."""
-    plain = re.sub(r"_\d+$", "", op.name)
-    for name in (op.name, plain, *(n.rpartition("/")[0] for n in (op.name, plain))):
-        if name in names:
-            return name
-    return op.name
+    name = re.sub(r"(@\d+)+$", "", op.name)  # steps of an unrolled loop
+    plain = re.sub(r"_\d+$", "", name)
+    for found in (name, plain, *(n.rpartition("/")[0] for n in (name, plain))):
+        if found in names:
+            return found
+    return name

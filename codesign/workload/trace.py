@@ -38,8 +38,9 @@ def trace(
 
     A product that is written as a multiplication and a sum, `(x[..., None] * w).sum(-2)`,
     is a `reduce` of the map in between and counts no MACs. What is read behind a stopped
-    gradient, as an index or as a mask is in `Op.detached`; a function with a custom
-    derivative is taken to pass a gradient to all that it reads.
+    gradient, as an index or as a mask is in `Op.detached`; weights that are, or that are
+    integers, are in `Op.fixed`, and a trained bias behind one is an `add` of its own. A
+    function with a custom derivative is taken to pass a gradient to all that it reads.
 
     Nested `jit`, `remat`, `custom_jvp` and `custom_vjp` are entered. A `cond` counts as
     its branch with the most MACs. The body of a `scan` (or `fori_loop` with fixed

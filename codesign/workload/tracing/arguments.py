@@ -49,7 +49,8 @@ class Leaves:
         )
         if not is_number or not (name or len(shape)):
             return Value(shape=shape)
-        return Value(shape=shape, leaves=frozenset((self.add(name, math.prod(shape)),)))
+        leaves = frozenset((self.add(name, math.prod(shape)),))
+        return Value(shape=shape, leaves=leaves, trained=leaves)
 
 
 def find_inputs(

@@ -60,6 +60,7 @@ class _Assembly:
         self.ops: list[dict[str, Any]] = []
         self.places: list[Place] = []
         self.read: list[frozenset[int]] = []  # parameter leaves of each op
+        self.trained: list[frozenset[int]] = []  # those that it passes a gradient to
         self.op_of: dict[int, int] = {}
         self.ends: dict[int, int] = {}  # ops by the node whose value leaves them
         self._resized: dict[tuple, int] = {}
@@ -80,6 +81,7 @@ class _Assembly:
         output = nodes[end].shape if head.output_shape is None else head.output_shape
         output = output if head.output_shape is not None else without_batch(output)
         read = frozenset().union(*(nodes[i].leaves for i in piece))
+        trained = frozenset().union(*(nodes[i].trained for i in piece))
         place = nodes[end].place if head.kind in _CHAINS else head.place
         if kind == "concat":
             found = self._concatenated(head, place)
@@ -96,6 +98,7 @@ class _Assembly:
         self._append(
             place,
             read,
+            trained,
             kind=kind,
             variant=variant,
             operands=operands,
@@ -118,19 +121,26 @@ class _Assembly:
         self._name()
         tensors, sizes = self._tensors()
         names: list[list[str]] = [[] for _ in self.ops]
-        for name, (users, _) in tensors.items():
+        fixed: list[list[str]] = [[] for _ in self.ops]
+        for name, (users, leaves) in tensors.items():
             for user in users:
                 names[user].append(name)
+                if leaves[0] not in self.trained[user]:
+                    fixed[user].append(name)
         ops = [
-            Op(**fields, parameters=tuple(parameters))
-            for fields, parameters in zip(self.ops, names, strict=True)
+            Op(**fields, parameters=tuple(parameters), fixed=tuple(constants))
+            for fields, parameters, constants in zip(
+                self.ops, names, fixed, strict=True
+            )
         ]
         # A statistic that leaves its norm is no output: no gradient comes back by it.
         ends = [self.ends[v.source] for v in outputs if v.source in self.ends]
         ends = dict.fromkeys(ends)
         return build(ops, inputs=self.inputs, outputs=tuple(ends), parameters=sizes)
 
-    def _append(self, place: Place, read: frozenset[int], **fields) -> int:
+    def _append(
+        self, place: Place, read: frozenset[int], trained: frozenset[int], **fields
+    ) -> int:
         kind = fields["kind"]
         base = place.name
         if not (place.is_module and kind in _UNSUFFIXED):
@@ -138,6 +148,7 @@ class _Assembly:
         self.ops.append(dict(name=base, repeats=place.repeats, **fields))
         self.places.append(place)
         self.read.append(read)
+        self.trained.append(trained)
         return len(self.ops) - 1
 
     def _name(self) -> None:
@@ -224,6 +235,7 @@ class _Assembly:
             self._resized[key] = self._append(
                 place,
                 frozenset(),
+                frozenset(),
                 kind="resize",
                 variant=value.view or "broadcast",
                 operands=(index,),
@@ -242,6 +254,7 @@ class _Assembly:
                 index = self._append(
                     place,
                     value.leaves,
+                    value.trained,
                     kind="embedding" if value.leaves else "slice",
                     variant="state"
                     if value.is_data
@@ -255,19 +268,19 @@ class _Assembly:
         return found
 
     def _tensors(self):
-        """Weight tensors: the leaves that the same ops read, under one name."""
+        """Weight tensors: the leaves that the same ops read, and train, under one name."""
         users: dict[int, list[int]] = collections.defaultdict(list)
         for i, read in enumerate(self.read):
             for leaf in sorted(read):
                 users[leaf].append(i)
-        tensors: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
+        tensors: dict[tuple, list[int]] = collections.defaultdict(list)
         for leaf, ops in users.items():
-            tensors[tuple(ops)].append(leaf)
-        wanted = {ops: self._module(ops) for ops in tensors}
-        clashes = collections.Counter(wanted.values())
+            trains = tuple(leaf in self.trained[op] for op in ops)
+            tensors[tuple(ops), trains].append(leaf)
+        clashes = collections.Counter(self._module(ops) for ops, _ in tensors)
         named, sizes = {}, {}
-        for ops, leaves in tensors.items():
-            name = wanted[ops]
+        for (ops, _), leaves in tensors.items():
+            name = self._module(ops)
             if not name or clashes[name] > 1:
                 first = self.ops[ops[0]]["name"]
                 if len({self.places[op].step for op in ops}) > 1:  # shared by steps

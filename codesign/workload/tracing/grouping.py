@@ -237,7 +237,10 @@ class Grouping:
         if event == "norm":
             return not any(value.noise for value in node.operands)
         if head.kind in ("conv", "dense") and node.primitive == "add":
-            return self._is_bias(node, head)
+            # Behind a weight that is a constant, a bias that is trained stands alone: the
+            # one has a gradient and the other has none.
+            is_apart = not head.trained or any(value.detached for value in node.data)
+            return not (node.trained and is_apart) and self._is_bias(node, head)
         return node.is_constant and (bool(event) or head.kind == "pool")
 
     def _is_bias(self, node: Node, head: Node) -> bool:

@@ -93,7 +93,12 @@ def unrolled(
             made.append(Value(shape=shape, elements=elements))
         else:
             leaves = frozenset().union(*(value.leaves for value in elements))
-            made.append(dataclasses.replace(elements[0], shape=shape, leaves=leaves))
+            trained = frozenset().union(*(value.trained for value in elements))
+            made.append(
+                dataclasses.replace(
+                    elements[0], shape=shape, leaves=leaves, trained=trained
+                )
+            )
     return [*carry, *made]
 
 
@@ -235,8 +240,15 @@ def _element(walk, eqn, value, step, length, place) -> Value:
     if value.is_data:
         value = walk.whole(eqn, value, place)
         return walk.emit("slice", eqn, place, (value,), shape=shape)
-    leaves = frozenset(walk.leaves.slice(leaf, step, length) for leaf in value.leaves)
-    return dataclasses.replace(value, shape=shape, leaves=leaves)
+    parts = {
+        leaf: walk.leaves.slice(leaf, step, length) for leaf in sorted(value.leaves)
+    }
+    return dataclasses.replace(
+        value,
+        shape=shape,
+        leaves=frozenset(parts.values()),
+        trained=frozenset(parts[leaf] for leaf in value.trained),
+    )
 
 
 def _unrun(eqn, values) -> list[Value]:

@@ -38,6 +38,8 @@ class Value:
         shape: As the function sees it, with the batch.
         source: Node that made it, or -1 - k for input k; None if it is no data.
         leaves: Parameter leaves that it was computed from; of data, none.
+        trained: Those of `leaves` that a gradient flows back to: not integers, nor behind
+            a stopped gradient.
         noise: `NOISE` or `MASK` if random numbers went into it.
         root: Parameters that passed a square root, as a variance does.
         view: `pad` or `broadcast`, where it has grown from its source at no cost.
@@ -52,6 +54,7 @@ class Value:
     shape: Shape
     source: int | None = None
     leaves: frozenset[int] = frozenset()
+    trained: frozenset[int] = frozenset()
     noise: str = ""
     root: bool = False
     view: str = ""
@@ -127,6 +130,11 @@ class Node:
     def leaves(self) -> frozenset[int]:
         """Parameter leaves that it reads."""
         return frozenset().union(*(value.leaves for value in self.operands))
+
+    @property
+    def trained(self) -> frozenset[int]:
+        """Parameter leaves that it passes a gradient to."""
+        return frozenset().union(*(value.trained for value in self.operands))
 
     @property
     def bends(self) -> bool:

@@ -51,7 +51,7 @@ def detached(value: Value) -> Value:
     if value.elements:
         elements = tuple(detached(element) for element in value.elements)
         return dataclasses.replace(value, elements=elements)
-    return dataclasses.replace(value, detached=True)
+    return dataclasses.replace(value, detached=value.is_data, trained=frozenset())
 
 
 def stops(primitive: str, aval: Any) -> bool:

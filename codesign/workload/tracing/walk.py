@@ -72,7 +72,7 @@ class Walk:
             for var, value in zip(jaxpr.invars, values, strict=True)
         }
         for var, const in zip(jaxpr.constvars, consts, strict=bool(consts)):
-            env[var] = self.leaves.constant(const)
+            env[var] = self._cut("", self.leaves.constant(const), var)
 
         def read(atom) -> Value:
             if isinstance(atom, core.Literal):
@@ -136,7 +136,7 @@ class Walk:
         stopped = all(part.detached for part in parts if part.is_data)
         if stopped:  # its readers read it as a constant
             parts = tuple(dataclasses.replace(p, detached=False) for p in parts)
-        key = tuple((part.source, part.leaves, part.detached) for part in parts)
+        key = tuple((p.source, p.leaves, p.trained, p.detached) for p in parts)
         if key not in self._stacks:
             made = self.emit("concat", eqn, place, parts, shape=value.shape)
             self._stacks[key] = made
@@ -149,7 +149,7 @@ class Walk:
         A function with a rule of its own for its derivative may round and cast inside
         and yet pass a gradient on (a straight-through estimator): nothing is cut there.
         """
-        if self._num_rules or not value.is_data or not stops(primitive, var.aval):
+        if self._num_rules or not stops(primitive, var.aval):
             return value
         return detached(value)
 
@@ -252,6 +252,7 @@ def _combined(eqn, values: list[Value], var: Any) -> Value:
     return Value(
         shape=shape,
         leaves=leaves,
+        trained=frozenset().union(*(value.trained for value in values)),
         noise=MASK if MASK in noise else NOISE if noise else "",
         root=roots and bool(leaves),
         number=number,
