@@ -12,7 +12,7 @@ from codesign import units
 from codesign.report import canvas
 from codesign.sweeps.memory.measure import BASE, FAST, HBM
 from codesign.sweeps.memory.outcome import Outcome
-from codesign.sweeps.memory.published import knee_mb
+from codesign.sweeps.memory.published import knee_mb, needed_mb
 
 _GIGA = 1e9
 _KIND_COLOURS = {  # type I in blues, type II in warm colours
@@ -35,7 +35,10 @@ _CAPACITY = "Cache capacity (MB)"
 
 @canvas.styled
 def traffic(outcomes: Sequence[Outcome]) -> Figure:
-    """Fig. 5.2: bytes from and to memory over capacity, with the knee."""
+    """Fig. 5.2: bytes from and to memory over capacity, with the knee.
+
+    A network whose weights recur has its bend elsewhere: where they all stay.
+    """
 
     def draw(axes: Axes, outcome: Outcome) -> None:
         curves = outcome.paper
@@ -46,12 +49,15 @@ def traffic(outcomes: Sequence[Outcome]) -> Figure:
             (curves.traffic_out, canvas.VERMILION, "out"),
         ):
             axes.plot(x, values / _GIGA, color=colour, label=name)
-        knee = knee_mb(outcome)
-        if knee is not None and knee > x[0]:
-            axes.axvline(knee, color=canvas.GREY, lw=1, ls=":")
+        name, bend = "knee", knee_mb(outcome)
+        recurrent = needed_mb(outcome, "recurrent weight")
+        if recurrent:
+            name, bend = "recurrent\nweights stay", round(recurrent)
+        if bend is not None and bend > x[0]:
+            axes.axvline(bend, color=canvas.GREY, lw=1, ls=":")
             axes.text(
-                knee + 0.015 * (x[-1] - x[0]), axes.get_ylim()[1] * 0.62,
-                f"knee\n{knee:g} MB", fontsize=8.5, color=canvas.INK,
+                bend + 0.015 * (x[-1] - x[0]), axes.get_ylim()[1] * 0.62,
+                f"{name}\n{bend:g} MB", fontsize=8.5, color=canvas.INK,
             )  # fmt: skip
 
     return _panels(
@@ -167,7 +173,7 @@ def batch_sizes(outcomes: Sequence[Outcome]) -> Figure:
 
     return _panels(
         [o for o in outcomes if o.batches], draw, "Batch size",
-        "Throughput (samples/s)", keys=True,
+        "Throughput (samples/s)", keys=True, with_batch=False,
     )  # fmt: skip
 
 
@@ -267,6 +273,7 @@ def _panels(
     *,
     keys: bool = False,
     from_zero: bool = True,
+    with_batch: bool = True,
 ) -> Figure:
     """Draws one panel for each network, two in a row."""
     columns = min(2, len(outcomes))
@@ -277,7 +284,8 @@ def _panels(
         axes.set_visible(False)
     shown: dict[str, Artist] = {}
     for axes, outcome in zip(grid.flat, outcomes, strict=False):
-        axes.set_title(f"{outcome.label}, batch {outcome.batch_size}", loc="left")
+        batch = f", batch {outcome.batch_size}" if with_batch else ""
+        axes.set_title(outcome.label + batch, loc="left")
         draw(axes, outcome)
         if from_zero:
             axes.set_ylim(bottom=0)

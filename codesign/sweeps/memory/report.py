@@ -33,7 +33,8 @@ _FIGURES: tuple[tuple[str, Callable, str, str], ...] = (
     (
         "traffic.png", figures.traffic, "paper",
         "Figure 5.2. Traffic from memory (in) and to it (out) over capacity. The knee "
-        "is the first capacity that holds the working set of every step.",
+        "is the first capacity that holds the working set of every step; weights that "
+        "recur stay from the capacity of Section 3.3.4 on.",
     ),
     (
         "time.png", figures.times, "paper",
