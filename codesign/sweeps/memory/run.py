@@ -1,15 +1,19 @@
 """Runs a memory sweep: checks everything, simulates, and writes what was found."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import time
+from typing import Any
 
 import filelock
 from absl import logging
 
 from codesign.report import MetricsLog, Progress, read_metrics
 from codesign.report import workdir as folders
+from codesign.report.files import jsonable
 from codesign.sweeps.memory import measure, networks, report
 from codesign.sweeps.memory.config import MemoryConfig
 from codesign.sweeps.memory.outcome import Outcome, restore
@@ -62,7 +66,8 @@ class Experiment:
 
                 found = measure.measure(self.config, name, program, on_stage)
                 taken = time.monotonic() - start
-                metrics.append({"network": name, "wall_s": taken, "outcome": found})
+                record = {"network": name, "wall_s": taken, "outcome": found}
+                metrics.append({**record, "sha256": _digest(record)})
                 self.done[name] = found, taken
                 progress.update(_STAGES * len(self.done), candidate=name)
 
@@ -112,6 +117,12 @@ def run(config: MemoryConfig, *, workdir: StrPath) -> list[Outcome]:
     return prepare(config, workdir=workdir).run()
 
 
+def _digest(record: dict[str, Any]) -> str:
+    """Of a record as its line says it."""
+    text = json.dumps(jsonable(record), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _read(
     config: MemoryConfig, folder: pathlib.Path
 ) -> dict[str, tuple[Outcome, float]]:
@@ -121,6 +132,10 @@ def _read(
     folders.check_settings(config, folder)
     done = {}
     for record in read_metrics(folder / "metrics.jsonl"):
+        digest = record.pop("sha256", None)
+        if digest != _digest(record):
+            logging.warning("metrics.jsonl: skipped a record that has changed")
+            continue
         try:
             outcome = restore(record["outcome"])
             seconds = float(record["wall_s"])

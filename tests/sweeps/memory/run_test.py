@@ -101,11 +101,22 @@ def test_running_again_simulates_nothing_and_writes_the_same(workdir, monkeypatc
     assert Results.read(workdir / "results.json").quantities == quantities
 
 
-def test_a_torn_record_is_measured_again(workdir, tmp_path):
+def _torn(line: bytes) -> bytes:
+    return line[:-100]
+
+
+def _flipped(line: bytes) -> bytes:
+    """One digit of a time is another."""
+    at = line.index(b'"total_s": [[0.') + len(b'"total_s": [[0.') + 3
+    return line[:at] + (b"1" if line[at : at + 1] != b"1" else b"2") + line[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_torn, _flipped])
+def test_a_damaged_record_is_measured_again(workdir, tmp_path, damage):
     for name in ("config.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes((workdir / name).read_bytes())
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_bytes(metrics.read_bytes()[:-100])
+    metrics.write_bytes(damage(metrics.read_bytes()))
     experiment = memory.prepare(_CONFIG, workdir=tmp_path)
     experiment.lock.release()
     assert list(experiment.programs) == ["vgg11"]
