@@ -11,6 +11,21 @@ _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride; two block
 _NUM_MAIN = 17  # the stem and two convolutions in each of eight blocks
 
 
+def _conv(
+    number: int, features: int, kernel_size: int, stride: int, initialisation: str
+) -> Conv:
+    """Convolution `number`, padded so that only its stride makes the map smaller."""
+    pad = kernel_size // 2
+    return Conv(
+        features,
+        (kernel_size, kernel_size),
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        initialisation,
+        name=f"conv{number}",
+    )
+
+
 class ResNet18(nn.Module):
     """He et al., CVPR 2016, with the 3x3 stride-1 stem usual for 32x32 images.
 
@@ -27,15 +42,7 @@ class ResNet18(nn.Module):
         """[B, H, W, C] and a mask [20] -> logits [B, num_classes]."""
 
         def conv_norm(x, number, features, stride=1, kernel_size=3):
-            pad = kernel_size // 2
-            conv = Conv(
-                features,
-                (kernel_size, kernel_size),
-                (stride, stride),
-                ((pad, pad), (pad, pad)),
-                self.initialisation,
-                name=f"conv{number}",
-            )
+            conv = _conv(number, features, kernel_size, stride, self.initialisation)
             norm = MaskedBatchNorm(number - 1, name=f"norm{number}")
             return norm(conv(x), bn_mask, train=train)
 
@@ -80,15 +87,7 @@ class ResNet50(nn.Module):
         """[B, H, W, C] and a mask [53] -> logits [B, num_classes]."""
 
         def conv_norm(x, number, features, kernel_size, stride=1):
-            pad = kernel_size // 2
-            conv = Conv(
-                features,
-                (kernel_size, kernel_size),
-                (stride, stride),
-                ((pad, pad), (pad, pad)),
-                self.initialisation,
-                name=f"conv{number}",
-            )
+            conv = _conv(number, features, kernel_size, stride, self.initialisation)
             norm = MaskedBatchNorm(number - 1, epsilon=1.001e-5, name=f"norm{number}")
             return norm(conv(x), bn_mask, train=train)
 

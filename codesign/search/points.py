@@ -1,7 +1,15 @@
 """Points of the search space as users give them, as arrays, and as the journal's text."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
+
+from codesign.types import Array
+
+_NUM_DRAWS = 64  # random points looked at before the free ones are listed
 
 
 def checked_point(x: ArrayLike, num_variables: int) -> np.ndarray:
@@ -36,3 +44,20 @@ def all_points(num_variables: int) -> np.ndarray:
     index = np.arange(1 << num_variables)[:, None]
     shifts = np.arange(num_variables - 1, -1, -1)[None, :]
     return ((index >> shifts) & 1).astype(np.int8)
+
+
+def random_point(key: Array, known: list[np.ndarray], num_variables: int) -> np.ndarray:
+    """`[C]` int8, uniform over the points that are not known."""
+    taken = {encode(x) for x in known}
+    for x in np.asarray(_random_bits(key, num_variables)):
+        if encode(x) not in taken:
+            return x.astype(np.int8)
+    texts = (format(i, f"0{num_variables}b") for i in range(2**num_variables))
+    free = [text for text in texts if text not in taken]
+    index = jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(free))
+    return decode(free[int(index)])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _random_bits(key: Array, num_variables: int) -> Array:
+    return jax.random.bits(key, (_NUM_DRAWS, num_variables), jnp.uint8) & jnp.uint8(1)

@@ -1,14 +1,12 @@
 """A search that many processes share and that no kill can lose: ask, evaluate, tell."""
 
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -21,11 +19,9 @@ from codesign.search.journal import (
     read_header,
 )
 from codesign.search.trials import Trial, TrialTable
-from codesign.types import Array
 
 DAY_S = 86400.0
 MAX_VARIABLES = 128  # 8256 coefficients
-_NUM_DRAWS = 64  # random points looked at before the free ones are listed
 
 
 class SearchSpaceExhausted(RuntimeError):
@@ -364,7 +360,7 @@ class Study:
                 key = jax.random.fold_in(root, len(known))
                 if num_random < self._num_initial or len(y) == 0:
                     origin = "initial"
-                    new = _random_point(key, known, self._num_variables)
+                    new = points.random_point(key, known, self._num_variables)
                     num_random += 1
                 else:
                     new = thompson.propose(
@@ -382,22 +378,3 @@ def _observations(
     rows = [(trial.x, value) for trial in trials for value in trial.values]
     x = np.array([row for row, _ in rows], np.int8).reshape(len(rows), num_variables)
     return x, np.array([value for _, value in rows], np.float64)
-
-
-def _random_point(
-    key: Array, known: list[np.ndarray], num_variables: int
-) -> np.ndarray:
-    """Uniform over the points that are not known."""
-    taken = {points.encode(x) for x in known}
-    for x in np.asarray(_random_bits(key, num_variables)):
-        if points.encode(x) not in taken:
-            return x.astype(np.int8)
-    texts = (format(i, f"0{num_variables}b") for i in range(2**num_variables))
-    free = [text for text in texts if text not in taken]
-    index = jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(free))
-    return points.decode(free[int(index)])
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _random_bits(key: Array, num_variables: int) -> Array:
-    return jax.random.bits(key, (_NUM_DRAWS, num_variables), jnp.uint8) & jnp.uint8(1)
