@@ -20,14 +20,16 @@ import rich.console
 from absl import app, flags
 
 from codesign import models, workload
-from codesign.hardware import catalogue, reram_gpu
+from codesign.hardware import reram_gpu
 from codesign.kernels.convolution import convolution
 from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
 from codesign.report import Column, Table
 from codesign.search import bqp, features, surrogate
-from codesign.search.benchmark import optimizers, problems, speed
-from codesign.sweeps.memory import speed as memory_speed
+from codesign.search import optimizer as optimizers
+from codesign.studies.search_benchmark import ask_time as speed
+from codesign.studies.search_benchmark import problems
+from codesign.studies.speed import memory_speed
 from codesign.training.config import TrainConfig, make_optimizer
 from codesign.training.state import init_state
 from codesign.training.step import make_step
@@ -80,7 +82,7 @@ def co_jit_overhead(table: Table) -> None:
     state = jax.jit(lambda: init_state(network, optimizer, jnp.uint32(0)))()
     images = jax.random.randint(jax.random.key(0), (64, 32, 32, 3), 0, 256)
     batch = (images.astype(jnp.uint8), jnp.arange(64, dtype=jnp.int32) % 10)
-    design = Design(bn_mask=network.mask((5, 7)), chip=catalogue.deeptrain(3, 1))
+    design = Design(bn_mask=network.mask((5, 7)), chip=reram_gpu.deeptrain(3, 1))
 
     def preprocess(key, images):
         del key

@@ -10,7 +10,8 @@ import jax
 from absl import app, flags, logging
 
 from codesign import data, models
-from codesign.search import placement
+from codesign.hardware import chips
+from codesign.studies.deeptrain import placement
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/bn_placement", "Output directory.")
 _PRESET = flags.DEFINE_string(
@@ -72,7 +73,7 @@ def _config() -> placement.PlacementConfig:
     config = placement.PRESETS[_PRESET.value]
     stack = {}
     if _STACK.value is not None:
-        stack["num_reram_tiers"], stack["num_gpu_tiers"] = placement.parse_stack(
+        stack["num_reram_tiers"], stack["num_gpu_tiers"] = chips.parse_stack(
             _STACK.value
         )
     given = {

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 from absl import app, flags, logging
 
-from codesign.sweeps import memory
+from codesign.studies.memory import capacity as memory
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/memory_sweep", "Output directory.")
 _PRESET = flags.DEFINE_string(

@@ -10,7 +10,7 @@ import dataclasses
 import jax
 from absl import app, flags, logging
 
-from codesign.search.placement import exhaustive
+from codesign.studies.deeptrain import exhaustive
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/placement_table", "Output directory.")
 _SEEDS = flags.DEFINE_integer("seeds", None, "Runs of each placement.")

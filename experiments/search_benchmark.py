@@ -10,7 +10,7 @@ import dataclasses
 import jax
 from absl import app, flags, logging
 
-from codesign.search import benchmark
+from codesign.studies.search_benchmark import benchmark
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/search_benchmark", "Output directory.")
 _PRESET = flags.DEFINE_string(

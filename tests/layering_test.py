@@ -8,8 +8,8 @@ import pytest
 import codesign
 
 _ORDER = (
-    *("numerics", "kernels", "models", "workload", "hardware", "optim", "data"),
-    *("training", "parallel", "objective", "report", "search", "sweeps"),
+    *("records", "numerics", "kernels", "models", "workload", "hardware", "optim"),
+    *("data", "training", "parallel", "objective", "search", "report", "studies"),
 )
 _ROOT = pathlib.Path(codesign.__file__).parent
 _FREE = {"types", "units"}  # modules that anyone may import

@@ -2,8 +2,8 @@
 
 from codesign.data.augment import Augmentation, augment, normalise
 from codesign.data.batches import epoch_order, padded_batches
-from codesign.data.catalogue import DATASETS, load
 from codesign.data.dataset import Dataset, Split
+from codesign.data.datasets import DATASETS, load
 
 __all__ = [
     "DATASETS",

@@ -1,6 +1,6 @@
 """What a chip charges for training a network: each chip behind one `estimate`."""
 
-from codesign.hardware import catalogue, reram_gpu, roofline
+from codesign.hardware import chips, memory, reram_gpu, roofline
 from codesign.hardware.cost import Cost
 
-__all__ = ["Cost", "catalogue", "reram_gpu", "roofline"]
+__all__ = ["Cost", "chips", "memory", "reram_gpu", "roofline"]

@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 from flax import struct
 
+from codesign import units
 from codesign.hardware.cost import Cost
-from codesign.hardware.parts import allocation
+from codesign.hardware.parts import replication
 from codesign.hardware.parts.crossbar import (
     CrossbarSpec,
     num_block_crossbars,
@@ -17,6 +18,22 @@ from codesign.numerics.relax import EXACT, Relax
 from codesign.types import Array, Scalar
 from codesign.workload.graph import MATRIX_KINDS, Workload
 
+CROSSBARS_PER_TILE = 96  # DeepTrain, Table I
+TILES_PER_TIER = 36 * 4  # clusters x tiles; DeepTrain, Table I
+
+# Thread-instructions of one element through batch norm, forward and backward, counted
+# from Ioffe & Szegedy, ICML 2015 (Algorithm 1 and the gradients of Section 3). Forward,
+# three loops: sum (load, add), variance (load, subtract, multiply-add), normalise
+# (load, subtract, multiply, multiply-add, store): 10. Backward, two loops: the sums of
+# dy and dy x_hat (2 loads, subtract, multiply, add, multiply-add), dx (2 loads,
+# subtract, multiply, 2 multiply-adds, multiply, store): 14. And one address or loop
+# instruction for each of the 9 loads and stores. assumed range 24 (unrolled) .. 60.
+BN_INSTRUCTIONS_PER_ELEMENT = 33.0
+# assumed: batch norm streams, so a Fermi core waits for memory; range 0.1..1.
+GPU_UTILISATION = 0.5
+# assumed: 250 W of a GeForce GTX 480 over 480 lanes at 1.4 GHz is 370 pJ with
+# everything counted, about half of it not the cores'; range 50..400 pJ.
+GPU_INSTRUCTION_ENERGY_J = 200 * units.PJ
 MAX_TIERS = 4  # R + G; a fifth tier passes 100 C (DeepTrain, Section V-A)
 
 
@@ -57,6 +74,31 @@ class ReramGpuSpec:
         return checked_leaves(self)
 
 
+def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
+    """The DeepTrain stack with R ReRAM and G GPU tiers at its sourced priors.
+
+    2R2G with a batch norm after every convolution is AccuReD.
+
+    Raises:
+        ValueError: If R or G is below 1 or R + G exceeds 4.
+    """
+    return ReramGpuSpec(
+        num_reram_tiers=num_reram_tiers,
+        num_gpu_tiers=num_gpu_tiers,
+        crossbar=CrossbarSpec(
+            read_time_s=100 * units.NS,  # 10 MHz; DeepTrain, Table I
+            power_w=330 * units.MW / CROSSBARS_PER_TILE,  # DeepTrain, Table I
+        ),
+        crossbars_per_tier=TILES_PER_TIER * CROSSBARS_PER_TILE,
+        gpu_tiles_per_tier=16,  # DeepTrain, Table I
+        gpu_clock_hz=700 * units.MHZ,  # DeepTrain, Table I
+        gpu_instructions_per_cycle=64,  # a Fermi core issues two warps of 32
+        gpu_utilisation=GPU_UTILISATION,
+        bn_instructions_per_element=BN_INSTRUCTIONS_PER_ELEMENT,
+        gpu_instruction_energy_j=GPU_INSTRUCTION_ENERGY_J,
+    ).checked()
+
+
 def estimate(
     spec: ReramGpuSpec,
     workload: Workload,
@@ -88,7 +130,7 @@ def estimate(
     say how it is hidden. Writing cells and moving data are not in this model yet.
 
     Args:
-        spec: The stack; leaves may be traced. See `catalogue.deeptrain`.
+        spec: The stack; leaves may be traced. See `deeptrain`.
         workload: One example's ops; `workload.masked(bn_mask)` for a placement.
         batch_size: B, inputs between two weight updates.
         relax: `EXACT`, or `smooth(temperature)`.
@@ -107,7 +149,7 @@ def estimate(
     # The first layer has no error to send back, so only its forward map counts.
     errors = jnp.where(_is_first(matrix), 0.0, matrix.num_input_windows)
     windows = jnp.maximum(matrix.num_windows, errors)
-    num_copies, steps = allocation.copies(
+    num_copies, steps = replication.copies(
         windows, storage["weights"], budget - storage["activations"], relax=relax
     )
     mvm_time_s = spec.crossbar.mvm_time_s
@@ -122,7 +164,9 @@ def estimate(
     bn_stage_s = instructions / (num_tiles * tile_rate)  # [C] if it had all tiles
     if spec.dedicated_tiles and norm.num_ops:
         one_each = jnp.ones_like(instructions)
-        share = allocation.slowest_share(instructions, one_each, num_tiles, relax=relax)
+        share = replication.slowest_share(
+            instructions, one_each, num_tiles, relax=relax
+        )
         slowest_bn_s = share / tile_rate
     else:
         slowest_bn_s = jnp.sum(bn_stage_s)

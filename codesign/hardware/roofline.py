@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from flax import struct
 
+from codesign import units
 from codesign.hardware.cost import Cost
 from codesign.hardware.spec import checked_leaves
 from codesign.numerics.relax import EXACT, Relax
@@ -36,6 +37,20 @@ class RooflineSpec:
     def checked(self) -> "RooflineSpec":
         """Validates concrete values; returns float32 leaves, as `checked_leaves`."""
         return checked_leaves(self)
+
+
+def titan_xp() -> RooflineSpec:
+    """NVIDIA Titan Xp (2017): data-sheet peaks; efficiencies assumed."""
+    return RooflineSpec(
+        peak_macs_per_s=3840 * 1.582 * units.GHZ,  # CUDA cores x boost clock, fp32
+        compute_efficiency=0.5,  # assumed: cuDNN on 32x32 images; range 0.2..0.8
+        bandwidth_bytes_per_s=547.6 * units.GB_PER_S,
+        bandwidth_efficiency=0.8,  # assumed; range 0.6..0.9
+        power_w=250.0,  # board power limit
+    ).checked()
+
+
+GPUS = {"Titan Xp": titan_xp}
 
 
 def estimate(

@@ -1,8 +1,8 @@
 """Flax networks: classifiers whose batch norms are data, and sequence networks."""
 
-from codesign.models.catalogue import NETWORKS, SEQUENCE_NETWORKS, create
 from codesign.models.network import Network
 from codesign.models.norm import MaskedBatchNorm
+from codesign.models.registry import NETWORKS, SEQUENCE_NETWORKS, create
 from codesign.models.sequence import SequenceNetwork
 
 __all__ = [

@@ -3,7 +3,6 @@
 Figures live in `codesign.report.figures`, which alone needs Matplotlib.
 """
 
-from codesign.report.files import MetricsLog, jsonable, read_metrics, write_atomic
 from codesign.report.format import (
     format_mask,
     format_percent,
@@ -19,7 +18,6 @@ __all__ = [
     "Card",
     "Column",
     "FigureImage",
-    "MetricsLog",
     "Paragraph",
     "Progress",
     "Quantity",
@@ -32,8 +30,5 @@ __all__ = [
     "format_percent",
     "format_quantity",
     "format_si",
-    "jsonable",
-    "read_metrics",
     "render_page",
-    "write_atomic",
 ]

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from codesign.report.files import StrPath, write_atomic
+from codesign.records.files import StrPath, write_atomic
 from codesign.report.format import si_scale
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from codesign.report.files import StrPath
+from codesign.records.files import StrPath
 from codesign.report.format import (
     NO_VALUE,
     format_duration,

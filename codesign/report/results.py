@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import jax
 
-from codesign.report.files import StrPath, write_atomic
+from codesign.records.files import StrPath, write_atomic
 
 Kind = Literal["measured", "derived", "fitted", "assumed"]
 Number = bool | int | float

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.search import checks, cpu, points, thompson, worker
-from codesign.search.journal import (
+from codesign.records.journal import (
     Event,
     FileJournal,
     Journal,
     MemoryJournal,
     read_header,
 )
+from codesign.search import checks, cpu, points, thompson, worker
 from codesign.search.trials import Trial, TrialTable
 
 DAY_S = 86400.0

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codesign.records.journal import Event
 from codesign.search import points
-from codesign.search.journal import Event
 from codesign.search.worker import Worker
 
 Status = Literal["queued", "running", "told", "failed"]

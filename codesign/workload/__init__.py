@@ -6,9 +6,9 @@
 
 from codesign.workload.gradient import GradientTrace, trace_gradient
 from codesign.workload.graph import Workload, build
+from codesign.workload.iteration import Program, training_iteration
 from codesign.workload.op import Op
 from codesign.workload.trace import trace
-from codesign.workload.training import Program, training_iteration
 
 __all__ = [
     "GradientTrace",

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign import models, workload
-from codesign.hardware import catalogue, reram_gpu
-from codesign.hardware.parts import allocation
+from codesign.hardware import reram_gpu
+from codesign.hardware.parts import replication
 from codesign.hardware.parts.crossbar import num_crossbars
 from codesign.numerics.relax import EXACT, smooth
 
@@ -94,7 +94,7 @@ def _ops(name, width=1.0):
 @pytest.mark.parametrize("name", tuple(_FORWARD))
 def test_crossbars_by_hand(name):
     _, ops = _ops(name)
-    cost = reram_gpu.estimate(catalogue.deeptrain(3, 1), ops)
+    cost = reram_gpu.estimate(reram_gpu.deeptrain(3, 1), ops)
     expected = np.array(_FORWARD[name]) + np.array(_BACKWARD[name])
     np.testing.assert_array_equal(cost.breakdown["crossbars"], expected)
     assert expected.sum() == _WEIGHTS[name]
@@ -105,7 +105,7 @@ def test_crossbars_by_hand(name):
 @pytest.mark.parametrize("name", tuple(_FORWARD))
 def test_replication_by_hand(name):
     _, ops = _ops(name)
-    cost = reram_gpu.estimate(catalogue.deeptrain(3, 1), ops)
+    cost = reram_gpu.estimate(reram_gpu.deeptrain(3, 1), ops)
     steps = _STEPS[name]
     # Each read of the slowest stage takes 16 x 100 ns.
     assert float(cost.breakdown["slowest_conv_s"]) == pytest.approx(steps * 1.6e-6)
@@ -123,7 +123,7 @@ def test_which_stacks_hold_which_networks():
     # One tier has 13824 crossbars: VGG-19 needs 23493, VGG-11 10093.
     feasible = {
         (name, r): bool(
-            reram_gpu.estimate(catalogue.deeptrain(r, 4 - r), _ops(name)[1]).feasible
+            reram_gpu.estimate(reram_gpu.deeptrain(r, 4 - r), _ops(name)[1]).feasible
         )
         for name in tuple(_FORWARD)
         for r in (1, 2, 3)
@@ -142,7 +142,7 @@ def test_published_placements_cut_gpu_work_by_four_fifths():
         "vgg19": 1 - 43008 / 303104,
         "resnet18": 1 - 262144 / 614400,
     }
-    spec, cuts = catalogue.deeptrain(), {}
+    spec, cuts = reram_gpu.deeptrain(), {}
     for name in tuple(_FORWARD):
         network, ops = _ops(name)
         kept = ops.masked(network.mask(network.paper_sites))
@@ -157,7 +157,7 @@ def test_batch_norm_time_energy_and_latency_by_hand():
     # VGG-11, 3R1G. 151552 elements x 33 instructions over 16 tiles x 64 x 0.5 x 700 MHz
     # = 13.954 us, longer than 4 x 1.6 us. 19 conv stages (2 x 9 + 1) and 16 of batch
     # norm: a batch of 64 takes (64 + 35 - 1) x 13.954 us = 1.3675 ms.
-    spec = catalogue.deeptrain(3, 1)
+    spec = reram_gpu.deeptrain(3, 1)
     cost = reram_gpu.estimate(spec, _ops("vgg11")[1], batch_size=64)
     period_s = 151552 * 33 / (16 * 64 * 0.5 * 700e6)
     assert float(cost.period_s) == pytest.approx(period_s)
@@ -176,11 +176,11 @@ def test_dedicated_tiles_by_hand():
     # VGG-11 on 16 tiles. With 5 tiles for the first norm (65536 / 5 = 13107.2 elements a
     # tile) the others take ceil(32768 / 13107.2) = 3, 2, 2, 1, 1, 1, 1 tiles: 16 in all.
     # A share below 13107.2 would take a 17th.
-    spec = catalogue.deeptrain(3, 1).replace(dedicated_tiles=True)
+    spec = reram_gpu.deeptrain(3, 1).replace(dedicated_tiles=True)
     cost = reram_gpu.estimate(spec, _ops("vgg11")[1])
     expected = 65536 / 5 * 33 / (64 * 0.5 * 700e6)
     assert float(cost.breakdown["slowest_bn_s"]) == pytest.approx(expected, rel=1e-5)
-    pooled = reram_gpu.estimate(catalogue.deeptrain(3, 1), _ops("vgg11")[1])
+    pooled = reram_gpu.estimate(reram_gpu.deeptrain(3, 1), _ops("vgg11")[1])
     assert cost.breakdown["slowest_bn_s"] > pooled.breakdown["slowest_bn_s"]
     # ResNet-18 has 20 norms for 16 tiles.
     assert not reram_gpu.estimate(spec, _ops("resnet18")[1]).feasible
@@ -198,7 +198,7 @@ def test_a_strided_first_layer_counts_its_own_windows_only():
 
     shapes = ((1, 16, 16, 3), (3, 3, 3, 16), (1024, 10))
     ops = workload.trace(net, *(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
-    cost = reram_gpu.estimate(catalogue.deeptrain(1, 1), ops)
+    cost = reram_gpu.estimate(reram_gpu.deeptrain(1, 1), ops)
     np.testing.assert_array_equal(cost.breakdown["copies"], [64, 1])
     assert float(cost.breakdown["slowest_conv_s"]) == pytest.approx(1.6e-6)
 
@@ -221,7 +221,7 @@ def test_grouped_convolutions_are_block_diagonal():
     shapes = ((1, 4, 4, 3), (1, 1, 3, 32), (3, 3, 1, 32), (3, 3, 16, 32), (512, 4))
     args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     ops = workload.trace(net, *args, inputs=(0,))
-    cost = reram_gpu.estimate(catalogue.deeptrain(3, 1), ops)
+    cost = reram_gpu.estimate(reram_gpu.deeptrain(3, 1), ops)
     np.testing.assert_array_equal(
         cost.breakdown["crossbars"], [2, 3 + 3, 4 + 4, 4 + 32]
     )
@@ -235,7 +235,7 @@ def test_replication_is_the_best_there_is(data):
     windows = np.array(data.draw(ints(st.integers(1, 1500))))
     unit_cost = np.array(data.draw(ints(st.integers(1, 50))))
     budget = int(unit_cost.sum() * data.draw(st.floats(1.0, 40.0)))
-    copies, steps = jax.jit(allocation.copies)(
+    copies, steps = jax.jit(replication.copies)(
         jnp.float32(windows), jnp.float32(unit_cost), jnp.float32(budget)
     )
 
@@ -249,7 +249,7 @@ def test_replication_is_the_best_there_is(data):
 
 
 def test_no_room_for_copies_leaves_one_each():
-    copies, steps = allocation.copies(
+    copies, steps = replication.copies(
         jnp.array([64.0, 16.0]), jnp.array([3.0, 3.0]), jnp.float32(5.0)
     )
     np.testing.assert_array_equal(copies, [1, 1])
@@ -263,7 +263,7 @@ def test_more_tiers_never_slow_the_stack(name):
     estimate = jax.jit(reram_gpu.estimate)
 
     def period(r, g):
-        spec = catalogue.deeptrain(3, 1)
+        spec = reram_gpu.deeptrain(3, 1)
         spec = spec.replace(
             num_reram_tiers=jnp.float32(r), num_gpu_tiers=jnp.float32(g)
         )
@@ -277,7 +277,7 @@ def test_more_tiers_never_slow_the_stack(name):
 
 def test_time_saved_is_at_most_the_work_saved_when_batch_norm_is_slowest():
     network, ops = _ops("vgg11")
-    spec = catalogue.deeptrain(3, 1)
+    spec = reram_gpu.deeptrain(3, 1)
     full = reram_gpu.estimate(spec, ops)
     assert full.breakdown["slowest_bn_s"] > full.breakdown["slowest_conv_s"]
     for sites in ((1,), (5, 7), (2, 3, 4), (8,)):
@@ -291,7 +291,7 @@ def test_time_saved_is_at_most_the_work_saved_when_batch_norm_is_slowest():
 def test_relaxed_model_tends_to_the_exact_one(name):
     network, ops = _ops(name)
     ops = ops.masked(network.mask(network.paper_sites))
-    spec = catalogue.deeptrain(3, 1)
+    spec = reram_gpu.deeptrain(3, 1)
     exact = reram_gpu.estimate(spec, ops)
     estimate = jax.jit(lambda t: reram_gpu.estimate(spec, ops, relax=smooth(t)))
     for field, tolerance in (("period_s", 0.02), ("energy_j", 0.002)):
@@ -309,7 +309,7 @@ def test_relaxed_gradients_are_those_of_finite_differences(temperature):
     mask = 0.2 + 0.6 * network.mask(network.paper_sites)
     with jax.enable_x64(True):
         relax = smooth(temperature)
-        spec = jax.tree.map(jnp.float64, catalogue.deeptrain(3, 1))
+        spec = jax.tree.map(jnp.float64, reram_gpu.deeptrain(3, 1))
         ops = jax.tree.map(jnp.float64, ops)
         mask = jnp.float64(mask)
 
@@ -346,7 +346,7 @@ def test_one_program_for_all_placements_and_chips():
         return reram_gpu.estimate(spec, ops.masked(mask)).period_s
 
     periods = {
-        float(run(catalogue.deeptrain(r, g), network.mask(tuple(sites))))
+        float(run(reram_gpu.deeptrain(r, g), network.mask(tuple(sites))))
         for r, g in ((3, 1), (2, 2), (1, 3))
         for sites in (range(1, 4), range(1, 6), range(1, 9))
     }
@@ -354,7 +354,7 @@ def test_one_program_for_all_placements_and_chips():
 
 
 def test_crossbars_of_partly_filled_tiles():
-    xbar = catalogue.deeptrain().crossbar
+    xbar = reram_gpu.deeptrain().crossbar
     rows, cols = jnp.array([1.0, 128.0, 129.0]), jnp.array([16.0, 17.0, 1.0])
     np.testing.assert_array_equal(num_crossbars(xbar, rows, cols), [1, 2, 2])
     relaxed = num_crossbars(xbar, rows, cols, relax=smooth(1e-4))
@@ -372,19 +372,19 @@ def test_crossbars_of_partly_filled_tiles():
 )
 def test_refuses_stacks(r, g, match):
     with pytest.raises(ValueError, match=match):
-        catalogue.deeptrain(r, g)
+        reram_gpu.deeptrain(r, g)
 
 
 def test_refuses_rates_that_are_not_positive():
     with pytest.raises(ValueError, match="gpu_clock_hz.*positive"):
-        catalogue.deeptrain().replace(gpu_clock_hz=0.0).checked()
+        reram_gpu.deeptrain().replace(gpu_clock_hz=0.0).checked()
     with pytest.raises(ValueError, match="gpu_utilisation"):
-        catalogue.deeptrain().replace(gpu_utilisation=1.5).checked()
+        reram_gpu.deeptrain().replace(gpu_utilisation=1.5).checked()
 
 
 def test_exact_is_the_default():
     assert EXACT.is_exact
     _, ops = _ops("vgg11")
-    a = reram_gpu.estimate(catalogue.deeptrain(), ops)
-    b = reram_gpu.estimate(catalogue.deeptrain(), ops, relax=EXACT)
+    a = reram_gpu.estimate(reram_gpu.deeptrain(), ops)
+    b = reram_gpu.estimate(reram_gpu.deeptrain(), ops, relax=EXACT)
     chex.assert_trees_all_equal(a, b)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign import models, workload
-from codesign.hardware import catalogue, roofline
+from codesign.hardware import roofline
 from codesign.numerics.relax import smooth
 
 
@@ -21,7 +21,7 @@ def test_first_ops_by_hand():
     # 1728) at 0.8 x 547.6 GB/s, takes 2.537 us and wins. Norm: 8 passes over 2 x 65536
     # values, 9.574 us.
     _, ops = _ops()
-    cost = roofline.estimate(catalogue.titan_xp(), ops, batch_size=2)
+    cost = roofline.estimate(roofline.titan_xp(), ops, batch_size=2)
     op_s = np.array(cost.breakdown["op_s"])
     assert op_s[0] == pytest.approx(
         8 * (2 * (3072 + 65536) + 1728) / 438.08e9, rel=1e-4
@@ -44,7 +44,7 @@ def test_products_of_maps_and_point_wise_ops_are_charged():
     args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     ops = workload.trace(net, *args)
     assert ops.kinds == ("dense", "matmul", "softmax")
-    cost = roofline.estimate(catalogue.titan_xp(), ops, batch_size=1)
+    cost = roofline.estimate(roofline.titan_xp(), ops, batch_size=1)
     peak, bandwidth = 3840 * 1.582e9 / 2, 438.08e9
     expected = [2 * 512 * 4096**2 / peak, 3 * 2**30 / peak, 5 * 2**18 * 4 / bandwidth]
     np.testing.assert_allclose(cost.breakdown["op_s"], expected, rtol=1e-4)
@@ -53,7 +53,7 @@ def test_products_of_maps_and_point_wise_ops_are_charged():
 def test_vgg19_costs_about_twice_vgg11():
     # Section I of the DeepTrain paper says about 2x on a Titan Xp.
     period = [
-        float(roofline.estimate(catalogue.titan_xp(), _ops(name)[1]).period_s)
+        float(roofline.estimate(roofline.titan_xp(), _ops(name)[1]).period_s)
         for name in ("vgg19", "vgg11")
     ]
     assert 2.0 < period[0] / period[1] < 3.0
@@ -61,8 +61,8 @@ def test_vgg19_costs_about_twice_vgg11():
 
 def test_batch_norm_is_a_small_part_of_a_gpu_step():
     network, ops = _ops()
-    full = roofline.estimate(catalogue.titan_xp(), ops)
-    none = roofline.estimate(catalogue.titan_xp(), ops.masked(network.mask(())))
+    full = roofline.estimate(roofline.titan_xp(), ops)
+    none = roofline.estimate(roofline.titan_xp(), ops.masked(network.mask(())))
     assert 0.02 < 1 - float(none.latency_s / full.latency_s) < 0.1
 
 
@@ -70,7 +70,7 @@ def test_batch_norm_is_a_small_part_of_a_gpu_step():
 @given(st.floats(0.1, 10.0), st.floats(0.1, 10.0))
 def test_more_of_a_resource_never_costs_time(compute, bandwidth):
     _, ops = _ops()
-    spec = catalogue.titan_xp()
+    spec = roofline.titan_xp()
     faster = spec.replace(
         peak_macs_per_s=spec.peak_macs_per_s * max(1, compute),
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s * max(1, bandwidth),
@@ -81,11 +81,11 @@ def test_more_of_a_resource_never_costs_time(compute, bandwidth):
 
 def test_smooth_tends_to_exact():
     _, ops = _ops()
-    exact = roofline.estimate(catalogue.titan_xp(), ops).latency_s
-    near = roofline.estimate(catalogue.titan_xp(), ops, relax=smooth(1e-3)).latency_s
+    exact = roofline.estimate(roofline.titan_xp(), ops).latency_s
+    near = roofline.estimate(roofline.titan_xp(), ops, relax=smooth(1e-3)).latency_s
     assert float(near / exact) == pytest.approx(1, abs=1e-3)
 
 
 def test_refuses():
     with pytest.raises(ValueError, match="bandwidth_efficiency.*at most 1, got 1.5"):
-        catalogue.titan_xp().replace(bandwidth_efficiency=1.5).checked()
+        roofline.titan_xp().replace(bandwidth_efficiency=1.5).checked()

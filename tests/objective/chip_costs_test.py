@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from codesign import workload
-from codesign.hardware import catalogue, reram_gpu, roofline
+from codesign.hardware import reram_gpu, roofline
 from codesign.numerics.relax import EXACT, smooth
 from codesign.objective import Design, chip_costs
 from codesign.training.config import TrainConfig, make_optimizer
@@ -62,7 +62,7 @@ def test_the_step_returns_what_its_parts_return(relax, tiny_network):
     network = tiny_network
     step, state = _pieces(network, relax)
     ops = workload.trace(*network.trace_args())
-    design = Design(bn_mask=network.mask((2, 3)), chip=catalogue.deeptrain(3, 1))
+    design = Design(bn_mask=network.mask((2, 3)), chip=reram_gpu.deeptrain(3, 1))
     _, metrics = step(state, _batch(), design)
     cost = reram_gpu.estimate(
         design.chip, ops.masked(design.bn_mask), batch_size=8, relax=relax
@@ -92,7 +92,7 @@ def test_cost_gradients_against_finite_differences(tiny_network):
     step, state = _pieces(network, smooth(0.3))
     ops = workload.trace(*network.trace_args())
     mask = 0.2 + 0.6 * network.mask((2, 3))
-    design = Design(bn_mask=mask, chip=catalogue.deeptrain(2, 2))
+    design = Design(bn_mask=mask, chip=reram_gpu.deeptrain(2, 2))
     _, metrics = step(state, _batch(), design)
     with jax.enable_x64(True):
         wide, ops = jax.tree.map(jnp.float64, (design, ops))
@@ -137,7 +137,7 @@ def test_a_design_never_recompiles(tiny_network):
 
     for sites in ((), (1,), (2, 3)):
         for r, g in ((3, 1), (2, 2)):
-            design = Design(bn_mask=network.mask(sites), chip=catalogue.deeptrain(r, g))
+            design = Design(bn_mask=network.mask(sites), chip=reram_gpu.deeptrain(r, g))
             step(state, _batch(), design)
     assert traces == 1
 
@@ -154,5 +154,5 @@ def test_any_chip_fits_behind_the_same_door(tiny_network):
     network = tiny_network
     ops = workload.trace(*network.trace_args())
     costs = chip_costs(ops, roofline.estimate, batch_size=8)
-    design = Design(bn_mask=network.mask((1,)), chip=catalogue.titan_xp())
+    design = Design(bn_mask=network.mask((1,)), chip=roofline.titan_xp())
     assert set(costs(design)) == {"latency_s", "energy_j", "period_s"}

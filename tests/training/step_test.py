@@ -7,7 +7,7 @@ from jax import export
 
 from codesign import models, workload
 from codesign.data import Augmentation, augment, normalise
-from codesign.hardware import catalogue, reram_gpu
+from codesign.hardware import reram_gpu
 from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
 from codesign.training.config import TrainConfig, make_optimizer
@@ -34,7 +34,7 @@ def test_the_co_jitted_step_lowers_for_tpu_and_cuda(name, monkeypatch):
         jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.uint8),
         jax.ShapeDtypeStruct((64,), jnp.int32),
     )
-    design = Design(bn_mask=network.mask(()), chip=catalogue.deeptrain())
+    design = Design(bn_mask=network.mask(()), chip=reram_gpu.deeptrain())
     design = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), design)
     exported = export.export(step, platforms=["tpu", "cuda"])(state, batch, design)
     assert exported.platforms == ("tpu", "cuda")

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 from codesign import models, workload
-from codesign.workload.comparison import compare
-from codesign.workload.training import training_iteration
+from codesign.workload.iteration import training_iteration
+from tests.workload.comparison import compare
 
 
 class Net(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 from codesign import models, workload
 from codesign.workload import darknet, onnx
 from codesign.workload import keras as importer
-from codesign.workload.training import training_iteration
+from codesign.workload.iteration import training_iteration
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")

@@ -6,8 +6,8 @@ import pytest
 from jax import lax
 
 from codesign import workload
-from codesign.workload.comparison import compare
-from codesign.workload.training import training_iteration
+from codesign.workload.iteration import training_iteration
+from tests.workload.comparison import compare
 
 
 def shape(*dims, dtype=jnp.float32):

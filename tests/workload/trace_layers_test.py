@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from codesign import workload
-from codesign.workload.training import operations
+from codesign.workload.iteration import operations
 
 
 def shape(*dims, dtype=jnp.float32):

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from codesign import workload
-from codesign.workload.training import training_iteration
+from codesign.workload.iteration import training_iteration
 
 
 def shape(*dims):

@@ -3,7 +3,7 @@
 `simulate` runs it exactly and `sweep` does so for many machines and caches; `estimate`
 is the door that every chip has, smooth through a `surrogate` held against the simulator
 by `validation`. `cache` plans what is held, `channel` when it moves, `reuse` says why;
-`reference` is the simulator once more, in plain Python.
+`systems` has the memories of chips that are sold.
 """
 
 from codesign.hardware.memory.estimate import estimate
@@ -16,8 +16,10 @@ from codesign.hardware.memory.simulator import (
     smallest_capacity,
 )
 from codesign.hardware.memory.spec import MemorySpec, Policy
+from codesign.hardware.memory.systems import SYSTEMS
 
 __all__ = [
+    "SYSTEMS",
     "Iteration",
     "MemorySpec",
     "Policy",

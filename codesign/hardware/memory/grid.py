@@ -9,7 +9,7 @@ import numpy as np
 from codesign.hardware.memory import cache, channel
 from codesign.hardware.memory.simulator import check_capacity, prepare
 from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
-from codesign.workload.training import Program
+from codesign.workload.iteration import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 
 from codesign.hardware.memory.cache import WRITTEN, Plan, Trace
 from codesign.hardware.memory.compiled import compiled
-from codesign.workload.training import Program
+from codesign.workload.iteration import Program
 
 ADJACENT, BLOCK, RECURRENT, FORWARD_BACKWARD = range(4)
 SCOPES = ("adjacent", "block", "recurrent weight", "forward-backward")

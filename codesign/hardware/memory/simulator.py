@@ -9,7 +9,7 @@ import numpy as np
 from codesign import units
 from codesign.hardware.memory import cache, channel
 from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
-from codesign.workload.training import Program, twice
+from codesign.workload.iteration import Program, twice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from codesign.hardware.memory.spec import MemorySpec
 from codesign.numerics.relax import Relax
 from codesign.types import Array, Scalar
 from codesign.workload.graph import Graph, build
-from codesign.workload.training import Program, training_iteration
+from codesign.workload.iteration import Program, training_iteration
 
 # Calibrated for a traced batch size. Tensors grow with the batch, so that the capacity
 # that captures a reuse moves; steps of a factor 2 double the error between them.

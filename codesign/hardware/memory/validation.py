@@ -13,7 +13,7 @@ from codesign.hardware.memory.spec import MemorySpec
 from codesign.hardware.memory.surrogate import MemorySurrogate, calibrate, time_s
 from codesign.numerics.relax import smooth
 from codesign.workload.graph import Workload
-from codesign.workload.training import Program, training_iteration
+from codesign.workload.iteration import Program, training_iteration
 
 CAPACITIES_MB = tuple(range(24, 1001, 16))
 # Table 5.2 of the memory paper, and 9 and 67 TFLOP/s around it. None calibrates.

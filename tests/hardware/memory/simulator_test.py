@@ -6,19 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.hardware import catalogue, memory
-from codesign.hardware.memory import (
-    MemorySpec,
-    Policy,
-    cache,
-    reference,
-    reuse,
-    simulate,
-    sweep,
-)
+from codesign.hardware import memory
+from codesign.hardware.memory import MemorySpec, Policy, cache, reuse, simulate, sweep
 from codesign.hardware.memory.compiled import compiled
+from codesign.studies.speed import plain_simulator as reference
 from codesign.workload.graph import build
-from codesign.workload.training import training_iteration
+from codesign.workload.iteration import training_iteration
 from tests.workload.graphs import chain, dense, point, workloads
 
 # The chain, in bytes: input 32, W:a 256, A:a 32, A:r 32, W:b 128, A:b 16; G:b 16, G:r 32,
@@ -335,7 +328,7 @@ def test_scopes_of_the_chain():
 
 def test_more_cache_never_costs_traffic_on_a_chain():
     program = training_iteration(three_layers())
-    spec = catalogue.MEMORY_SYSTEMS["A100"]
+    spec = memory.SYSTEMS["A100"]
     result = sweep([spec], program, np.arange(352, 1600, 4), batch_size=1)
     assert (np.diff(result.traffic_in_bytes + result.traffic_out_bytes) <= 0).all()
 
@@ -381,7 +374,7 @@ def test_refuses():
                 run(400, **{field: value})
     with pytest.raises(ValueError, match="capacity_bytes"):
         run(0)
-    spec = catalogue.MEMORY_SYSTEMS["A100"]
+    spec = memory.SYSTEMS["A100"]
     with pytest.raises(ValueError, match="batch_size"):
         simulate(spec, program, batch_size=0)
     with pytest.raises(ValueError, match="replacement.*'fifo'"):
@@ -394,7 +387,7 @@ def test_refuses():
         sweep([spec], program, np.array([1000.5]))
     with pytest.raises(ValueError, match="at least one"):
         sweep([spec], program, np.array([]))
-    mixed = [spec, catalogue.MEMORY_SYSTEMS["TPU v5e"]]
+    mixed = [spec, memory.SYSTEMS["TPU v5e"]]
     with pytest.raises(ValueError, match="value_bits"):
         sweep(mixed, program, np.array([1000]))
 

@@ -12,7 +12,7 @@ from codesign.hardware.memory import surrogate as memory_surrogate
 from codesign.hardware.memory import validation as memory_validation
 from codesign.numerics.relax import EXACT, smooth
 from codesign.workload.graph import Op, build
-from codesign.workload.training import training_iteration
+from codesign.workload.iteration import training_iteration
 
 _RESOURCES = ("capacity_bytes", "bandwidth_bytes_per_s", "throughput_ops_per_s")
 

@@ -1,0 +1,58 @@
+"""Chips by name: `by_name("deeptrain:3R1G")`, `"memory:A100"`, `"roofline:Titan Xp"`.
+
+Each family's presets stand, with their sources, in its own file; here they are only
+named.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from codesign.hardware import memory, reram_gpu, roofline
+from codesign.hardware.cost import Cost
+
+
+class Chip(NamedTuple):
+    """A spec and the function that costs a workload on it.
+
+    Attributes:
+        spec: Pytree of physical parameters.
+        estimate: `estimate(spec, workload, *, batch_size, relax) -> Cost`.
+    """
+
+    spec: Any
+    estimate: Callable[..., Cost]
+
+
+def by_name(name: str) -> Chip:
+    """Finds a chip.
+
+    Args:
+        name: `FAMILY:PRESET`: `deeptrain:3R1G` with any numbers of ReRAM and GPU tiers,
+            `memory:A100` or another of `memory.SYSTEMS`, `roofline:Titan Xp`.
+
+    Raises:
+        ValueError: If there is no such family or preset; lists those that there are.
+    """
+    family, _, preset = name.partition(":")
+    if family == "deeptrain":
+        return Chip(reram_gpu.deeptrain(*parse_stack(preset)), reram_gpu.estimate)
+    if family == "memory" and preset in memory.SYSTEMS:
+        return Chip(memory.SYSTEMS[preset], memory.estimate)
+    if family == "roofline" and preset in roofline.GPUS:
+        return Chip(roofline.GPUS[preset](), roofline.estimate)
+    known = ["deeptrain:3R1G", *(f"memory:{n}" for n in memory.SYSTEMS)]
+    known += [f"roofline:{n}" for n in roofline.GPUS]
+    raise ValueError(f"`chip` (={name!r}) must be one of {known}.")
+
+
+def parse_stack(text: str) -> tuple[int, int]:
+    """R and G of a stack written as `3R1G`.
+
+    Raises:
+        ValueError: If it is not written so.
+    """
+    match = re.fullmatch(r"(\d+)[Rr](\d+)[Gg]", text)
+    if not match:
+        raise ValueError(f"`stack` (={text!r}) must be written as `3R1G`.")
+    return int(match[1]), int(match[2])

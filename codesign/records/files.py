@@ -1,0 +1,72 @@
+"""Whole files that survive a crash, and values as JSON holds them."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+StrPath = str | os.PathLike[str]
+
+
+def write_atomic(path: StrPath, content: str | bytes) -> None:
+    """Replaces the file at `path` by `content`: a reader sees the old or the new file.
+
+    The new content reaches the disk under a temporary name in the same folder before it
+    takes the old file's place, so a crash at any moment leaves one of the two, whole.
+
+    Args:
+        path: Target file; its folder must exist. A symbolic link is followed.
+        content: Text, written as UTF-8, or bytes.
+
+    Raises:
+        OSError: If the folder cannot be written to; the old file is then untouched.
+    """
+    target = pathlib.Path(os.path.realpath(path))
+    data = content.encode() if isinstance(content, str) else content
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # Elsewhere a folder cannot be opened, and needs no sync.
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def jsonable(value: Any) -> Any:
+    """Returns `value` in JSON's own types, for `json.dumps`.
+
+    Arrays become lists, dataclasses become objects, and NaN and infinity, for which
+    JSON has no word, become null.
+
+    Raises:
+        TypeError: If `value` holds something that JSON has no word for.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: jsonable(getattr(value, field.name)) for field in fields}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    tolist = getattr(value, "tolist", None)
+    if tolist is not None:  # NumPy and JAX arrays and their scalars.
+        return jsonable(tolist())
+    raise TypeError(f"Cannot write a {type(value).__name__} as JSON: {value!r}.")

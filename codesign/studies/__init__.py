@@ -1,0 +1,1 @@
+"""Studies: one question each, over networks, chips and searches."""

@@ -1,0 +1,1 @@
+"""DeepTrain: which few batch norms a network needs on a stack of ReRAM and GPU tiers."""

@@ -1,0 +1,1 @@
+"""One training iteration behind many caches: the figures of the memory paper."""

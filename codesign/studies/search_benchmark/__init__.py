@@ -1,0 +1,1 @@
+"""Our search and its peers on problems whose optimum is known."""

@@ -1,0 +1,1 @@
+"""How fast the library is, against targets and peers."""

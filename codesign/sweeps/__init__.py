@@ -1,1 +1,0 @@
-"""Studies over many designs at once: each runs, draws and reports one."""

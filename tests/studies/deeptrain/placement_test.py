@@ -1,0 +1,357 @@
+"""The whole experiment on a small scale: what it writes, resumes, and refuses."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from codesign.report import Results
+from codesign.search.study import Study
+from codesign.studies.deeptrain import placement
+from codesign.studies.deeptrain.placement_search import is_confirmed
+from codesign.training import TrainConfig, Trainer
+
+_TINY = dataclasses.replace(
+    placement.PRESETS["smoke"],
+    preset="tiny",
+    width=0.0625,
+    image_size=8,
+    train=TrainConfig(epochs=4, batch_size=32, learning_rate=0.1),
+    num_evaluations=5,
+    num_seeds=2,
+    checkpoint_every_s=0.3,
+)
+_SHORT = dataclasses.replace(
+    _TINY, train=dataclasses.replace(_TINY.train, epochs=1), num_seeds=1
+)
+_QUANTITIES = {
+    *(f"accuracy[{row}]" for row in ("all_bn", "no_bn", "bo_n")),
+    *("num_bn[all_bn]", "num_bn[bo_n]", "period_s[all_bn]", "period_s[bo_n]"),
+    *("energy_j[all_bn]", "energy_j[bo_n]", "gpu_work_reduction"),
+    *("num_evaluations", "train_step_traces", "surrogate_r_hat", "surrogate_ess"),
+}
+# Runs the tiny experiment in a process that a test may kill.
+_SCRIPT = """
+import dataclasses, json, pathlib, sys
+from codesign.search import placement
+from codesign.training import TrainConfig, Trainer
+workdir = pathlib.Path(sys.argv[1])
+settings = json.loads(sys.argv[2])
+settings["train"] = TrainConfig(**settings["train"])
+settings["networks"] = tuple(settings["networks"])
+placement.run(placement.PlacementConfig(**settings), workdir=workdir)
+"""
+
+
+def _run_in_process(config, workdir):
+    settings = json.dumps(dataclasses.asdict(config))
+    return subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, str(workdir), settings],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("finished")
+    outcomes = placement.run(_TINY, workdir=workdir)
+    return workdir, outcomes
+
+
+def _values(workdir):
+    return {q.name: q.value for q in Results.read(workdir / "results.json").quantities}
+
+
+def test_what_a_run_writes(finished, capsys):
+    workdir, (outcome,) = finished
+    results = Results.read(workdir / "results.json")
+    values = _values(workdir)
+    assert values.keys() >= _QUANTITIES
+    assert values["train_step_traces"] == 1
+    assert values["num_evaluations"] == 5
+    assert 0 <= values["accuracy[bo_n]"] <= 1
+    assert values["num_bn[all_bn]"] == 8
+    assert values["period_s[bo_n]"] <= values["period_s[all_bn]"]
+    for figure in results.figures:
+        assert (workdir / figure).read_bytes().startswith(b"\x89PNG")
+    page = (workdir / "report.html").read_text()
+    assert "BO-N" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert {"network", "placement", "seed", "epoch", "loss"} <= set(
+        json.loads(lines[0])
+    )
+    assert [t.origin for t in outcome.trials] == [
+        *("enqueued", "enqueued", "initial", "guided", "guided")
+    ]
+
+
+def test_published_numbers_stand_beside_ours(finished):
+    results = Results.read(finished[0] / "results.json")
+    assert results["published.holds[vgg19,1R3G]"].value is False
+    assert results["published.holds[vgg19,2R2G]"].value is True
+    work = results["published.gpu_work_reduction"]
+    assert abs(work.value - work.paper) < 0.03
+    assert results["published.period_cut[fitted]"].value == pytest.approx(
+        0.671, abs=2e-3
+    )
+    assert results["published.period_cut[prior]"].value < 0.5
+
+
+def test_running_again_trains_nothing_and_finds_the_same(finished):
+    workdir, _ = finished
+    before, lines = _values(workdir), (workdir / "metrics.jsonl").read_text()
+    placement.run(_TINY, workdir=workdir)
+    assert _values(workdir) == before
+    assert (workdir / "metrics.jsonl").read_text() == lines
+
+
+def test_kill_9_at_any_moment_gives_the_same_quantities(finished, tmp_path):
+    rng = np.random.default_rng(0)
+    metrics = tmp_path / "metrics.jsonl"
+    for _ in range(2):
+        before = metrics.stat().st_size if metrics.exists() else 0
+        process = _run_in_process(_TINY, tmp_path)
+        # Kill it at some moment after it has trained another epoch at least.
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and metrics.stat().st_size > before):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(float(rng.uniform(0.0, 2.0)))
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    placement.run(_TINY, workdir=tmp_path)
+    assert _values(tmp_path) == _values(finished[0])
+    entries = [json.loads(line) for line in metrics.read_text().splitlines()]
+    keys = [(e["placement"], e["seed"], e["epoch"]) for e in entries]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(finished, tmp_path):
+    reference, (outcome,) = finished
+    shutil.copytree(reference, tmp_path / "copy")
+    workdir = tmp_path / "copy"
+    journal = workdir / "journal.jsonl"
+    damaged = bytearray(journal.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    journal.write_bytes(damaged)
+    steps = (workdir / "checkpoints" / "11111111-seed1").glob("[0-9]*")
+    weights = max(
+        max(steps, key=lambda path: int(path.name)).glob("**/*"),
+        key=lambda path: path.stat().st_size if path.is_file() else 0,
+    )
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 3] ^= 1
+    weights.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged|checksums") as seen:
+        (again,) = placement.run(_TINY, workdir=workdir)
+    assert any("checksums" in str(w.message) for w in seen)
+    assert _values(workdir) == _values(reference)
+    (aside,) = workdir.glob("journal.jsonl.damaged*")
+    assert aside.read_bytes() == bytes(damaged)
+    # Of the five origins at most the one whose line was hit is lost.
+    pairs = zip(again.trials, outcome.trials, strict=True)
+    assert sum(a.origin != b.origin for a, b in pairs) <= 1
+
+
+def test_candidates_that_diverge_are_recorded_and_the_search_goes_on(tmp_path):
+    config = dataclasses.replace(
+        _TINY, train=dataclasses.replace(_TINY.train, learning_rate=1e3), num_seeds=1
+    )
+    (outcome,) = placement.run(config, workdir=tmp_path)
+    failed = [trial for trial in outcome.trials if trial.status == "failed"]
+    assert failed
+    assert all(trial.reason for trial in failed)
+    assert len(outcome.ended) == config.num_evaluations
+    values = _values(tmp_path)
+    assert values["num_failed"] == len(failed)
+    assert failed[0].reason in (tmp_path / "report.html").read_text()
+
+
+def test_another_setting_in_the_same_workdir_is_refused(finished):
+    other = dataclasses.replace(_TINY, width=0.125, seed=3)
+    with pytest.raises(
+        ValueError, match=r"other settings(.|\n)*seed: 0 there, 3 now"
+    ) as e:
+        placement.prepare(other, workdir=finished[0])
+    assert "width: 0.0625 there, 0.125 now" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"dataset": "cifar11"}, r"`dataset` \(='cifar11'\) must be one of .*'digits'"),
+        ({"networks": ("vgg12",)}, r"`network` \(='vgg12'\) must be one of"),
+        ({"networks": ()}, "`networks` is empty"),
+        ({"width": 0.0}, "`width` must be positive"),
+        ({"image_size": 4}, "at least 8"),
+        ({"num_evaluations": 0}, "`num_evaluations` must be >= 1, got 0"),
+        ({"num_evaluations": 2}, "at least 3"),
+        ({"num_evaluations": 300}, "at most 256"),
+        ({"seed": 2**32 - 1}, "`seed` must lie in"),
+        ({"sparsity_penalty": float("inf")}, "finite"),
+        ({"width": float("inf")}, "finite"),
+        ({"num_seeds": 0}, "`num_seeds` must be >= 1"),
+        ({"sparsity_penalty": -0.1}, r"`sparsity_penalty` \(lambda\) must be >= 0"),
+        ({"num_reram_tiers": 0}, "`R`.*at least 1"),
+        ({"num_gpu_tiers": 4}, "must not exceed 4"),
+        ({"num_train": 10**6}, "`num_train`"),
+        ({"train": TrainConfig(epochs=0)}, "`epochs`"),
+        ({"train": TrainConfig(batch_size=5000)}, "`batch_size`"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(changes, match, tmp_path):
+    config = dataclasses.replace(_TINY, **changes)
+    with pytest.raises(ValueError, match=match):
+        placement.prepare(config, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stack_that_is_too_small_says_by_how_much(tmp_path):
+    config = dataclasses.replace(
+        _TINY, networks=("vgg19",), width=1.0, image_size=32, num_reram_tiers=1
+    )
+    # 23493 crossbars for 32x32x3 images; the digits' one channel takes no fewer.
+    with pytest.raises(ValueError, match=r"13824 crossbars.*needs 23493, 9669 more"):
+        placement.prepare(config, workdir=tmp_path)
+
+
+def test_missing_data_are_refused(tmp_path):
+    config = dataclasses.replace(_TINY, dataset="cifar10")
+    with pytest.raises(FileNotFoundError, match="none"):
+        placement.prepare(config, workdir=tmp_path / "run", data_dir=tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"data_batch_1.bin.*30,?730,?000"):
+        placement.prepare(config, workdir=tmp_path / "run", data_dir=tmp_path)
+
+
+def test_stacks_are_written_as_3r1g():
+    assert placement.parse_stack("3R1G") == (3, 1)
+    with pytest.raises(ValueError, match="`stack`.*3R1G"):
+        placement.parse_stack("R3G1")
+
+
+def _row(*validation, statuses=None):
+    return placement.Row(
+        mask=np.ones(2),
+        statuses=statuses or ("trained",) * len(validation),
+        validation=validation,
+        test=validation,
+        history=(),
+        cost=None,
+        training_time_s=0.0,
+    )
+
+
+def test_confirmed_within_a_point_or_two_standard_errors():
+    assert is_confirmed(_row(0.98, 0.98), _row(0.99, 0.99))
+    assert not is_confirmed(_row(0.975, 0.975), _row(0.99, 0.99))
+    # Means differ by 1.5 points; the standard error of each is 1 point.
+    assert is_confirmed(_row(0.965, 0.985), _row(0.98, 1.0))
+    # A seed that stayed at chance, or diverged, is no noise.
+    lucky = _row(0.98, 0.98, 0.1, statuses=("trained", "trained", "at_chance"))
+    assert not is_confirmed(lucky, _row(0.98, 0.98, 0.98))
+    survivor = _row(0.98, statuses=("trained", "diverged", "diverged"))
+    assert not is_confirmed(survivor, _row(0.98, 0.98, 0.98))
+
+
+def test_an_interrupted_cell_goes_on_in_the_same_process(
+    finished, tmp_path, monkeypatch
+):
+    class _Interrupt(BaseException):
+        pass
+
+    def interrupted(*args, **kwargs):
+        raise _Interrupt
+
+    # As a notebook whose cell is stopped while All-BN trains, and run again.
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", interrupted)
+        with pytest.raises(_Interrupt):
+            placement.run(_TINY, workdir=tmp_path)
+    placement.run(_TINY, workdir=tmp_path)
+    assert _values(tmp_path) == _values(finished[0])
+
+
+def test_a_workdir_has_one_user_at_a_time(tmp_path):
+    experiment = placement.prepare(_TINY, workdir=tmp_path)
+    done = _run_in_process(_TINY, tmp_path)
+    _, stderr = done.communicate(timeout=120)
+    assert b"is in use by another process" in stderr
+    experiment.lock.release()
+
+
+def _launch(*arguments):
+    root = pathlib.Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.bn_placement", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        timeout=120,
+    )
+
+
+def test_the_launcher_refuses_in_one_line(tmp_path):
+    done = _launch(
+        "--preset=smoke",
+        "--stack=9R9G",
+        "--evaluations=4",
+        f"--workdir={tmp_path / 'a'}",
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "must not exceed 4" in done.stderr
+    assert "Traceback" not in done.stderr
+    unknown = _launch("--preset=nonsense", f"--workdir={tmp_path / 'b'}")
+    assert "`preset` (='nonsense') must be one of" in unknown.stderr
+    assert unknown.returncode == 1
+
+
+def test_vanishing_gradients_are_not_trained(tmp_path):
+    # So high a bar that only All-BN and No-BN pass, and the eighth in a row.
+    config = dataclasses.replace(_SHORT, least_health=1e3, num_evaluations=4)
+    (outcome,) = placement.run(config, workdir=tmp_path)
+    screened = [t for t in outcome.ended if t.metrics["status"] == "screened"]
+    assert len(outcome.trained) == 4
+    assert len(screened) == 16
+    assert all("gradients vanish" in t.reason for t in screened)
+    values = {
+        q.name: q.value for q in Results.read(tmp_path / "results.json").quantities
+    }
+    assert values["num_screened"] == 16
+    assert values["num_evaluations"] == 4
+    assert values["num_failed"] == 0
+
+
+def test_warm_start_trains_the_best_of_another_search_first(finished, tmp_path):
+    journal = finished[0] / "journal.jsonl"
+    config = dataclasses.replace(
+        _SHORT, warm_start=str(journal), num_evaluations=6, least_health=0.0
+    )
+    (outcome,) = placement.run(config, workdir=tmp_path)
+    told = [t for t in finished[1][0].trials if t.status == "told"]
+    penalty = config.sparsity_penalty
+    told.sort(key=lambda t: (penalty * t.x.sum() - t.value, t.number))
+    best = {tuple(t.x) for t in told[:3]} | {(0,) * 8, (1,) * 8}
+    enqueued = {tuple(t.x) for t in outcome.trials if t.origin == "enqueued"}
+    assert enqueued == best
+
+
+def test_warm_start_from_another_network_is_refused(tmp_path):
+    Study(5, tmp_path / "other.jsonl").tell([0] * 5, 0.5)
+    config = dataclasses.replace(_TINY, warm_start=str(tmp_path / "other.jsonl"))
+    with pytest.raises(ValueError, match="over 5 sites, but 'vgg11' has 8"):
+        placement.prepare(config, workdir=tmp_path / "run")

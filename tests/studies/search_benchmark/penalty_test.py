@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from codesign.search import points
+from codesign.studies.search_benchmark import benchmark, penalty
+from codesign.studies.search_benchmark import trained_placements as placements
+from codesign.studies.search_benchmark.benchmark_result import Outcome, Run
+from codesign.studies.search_benchmark.benchmark_settings import Task
+from codesign.studies.search_benchmark.problems import PROBLEMS, is_hopeless
+
+
+def _run(lambda_, x):
+    """A run that evaluated No-BN and one placement, from seed 0."""
+    name = placements.placement_name(lambda_)
+    problem = PROBLEMS[name](0)
+    tried = [np.zeros(8, int), np.array(x)]
+    return Run(
+        problem=name,
+        seed=0,
+        optimizer="codesign",
+        num_initial=1,
+        optimum=problem.optimum,
+        points=tuple(map(points.encode, tried)),
+        objectives=tuple(problem.value(x) - lambda_ * x.sum() for x in tried),
+        ask_s=(0.0, 0.0),
+    )
+
+
+def _outcome(*runs):
+    tasks = tuple(Task(name, 1, 1) for name in {run.problem for run in runs})
+    return Outcome(benchmark.BenchmarkConfig("test", tasks=tasks), runs, ())
+
+
+def test_largest_valid_lambda_is_chosen():
+    # Site 7 alone stays more than a point below All-BN over seeds; C3 and C8 do not.
+    table = placements.published()
+    accuracy = table.accuracy.mean(axis=1)
+    pair, one = [0, 0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1, 0]
+    assert accuracy[table.row(pair)] > accuracy[-1] - 0.01
+    assert accuracy[table.row(one)] < accuracy[-1] - 0.01
+    rows = penalty.rows(
+        _outcome(_run(0.001, [1] * 8), _run(0.005, pair), _run(0.02, one))
+    )
+    assert [(r.penalty, r.num_bn, r.valid) for r in rows] == [
+        (0.001, 8, 1),
+        (0.005, 2, 1),
+        (0.02, 1, 0),
+    ]
+    assert rows[1].accuracy == pytest.approx(accuracy[table.row(pair)])
+    assert penalty.chosen(rows).penalty == 0.005
+    quantities = {q.name: q.value for q in penalty.quantities(rows)}
+    assert quantities["lambda_chosen"] == 0.005
+    assert penalty.chosen(rows[2:]) is None
+
+
+def test_optimum_of_the_table_is_its_best_row():
+    problem = PROBLEMS["placement_0.005"](3)
+    every = [
+        problem.value(x) - 0.005 * x.sum() for x in points.all_points(8).astype(int)
+    ]
+    assert problem.optimum == pytest.approx(max(every))
+
+
+def test_screening_rules_out_no_placement_that_learns():
+    problem = PROBLEMS["placement_screened"](1)
+    ruled_out = [x for x in points.all_points(8) if is_hopeless(problem, x)]
+    assert 5 < len(ruled_out) < 60
+    assert max(problem.value(x) for x in ruled_out) < 0.95
+    assert not is_hopeless(problem, np.zeros(8))
+    assert not any(is_hopeless(PROBLEMS["placement_0.005"](1), x) for x in ruled_out)
