@@ -5,8 +5,12 @@ import math
 import os
 import pathlib
 import secrets
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 StrPath = str | os.PathLike[str]
 
@@ -70,3 +74,36 @@ def jsonable(value: Any) -> Any:
     if tolist is not None:  # NumPy and JAX arrays and their scalars.
         return jsonable(tolist())
     raise TypeError(f"Cannot write a {type(value).__name__} as JSON: {value!r}.")
+
+
+def restore(kind: Any, value: Any) -> Any:
+    """Reads back what `jsonable` made of a value of the type `kind`.
+
+    Args:
+        kind: A dataclass, `np.ndarray`, `dict[str, X]`, `tuple[X, ...]`, `list[X]`,
+            `X | None`, or a plain type; null is NaN where a number is due.
+        value: What JSON gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is something else.
+    """
+    options, origin = typing.get_args(kind), typing.get_origin(kind)
+    if value is None:
+        return math.nan if kind is float else None
+    if kind is Any:
+        return value
+    if isinstance(kind, types.UnionType):
+        return restore(options[0], value)
+    if kind is np.ndarray:
+        array = np.asarray(value)
+        return array.astype(float) if array.dtype == object else array
+    if dataclasses.is_dataclass(kind):
+        made: Any = kind
+        hints = typing.get_type_hints(kind)
+        names = [field.name for field in dataclasses.fields(kind)]
+        return made(**{name: restore(hints[name], value[name]) for name in names})
+    if origin is dict:
+        return {name: restore(options[1], each) for name, each in value.items()}
+    if origin is list or (origin is tuple and options[-1] is ...):
+        return origin(restore(options[0], each) for each in value)
+    return value

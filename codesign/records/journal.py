@@ -21,7 +21,7 @@ _SUM_LENGTH = len(_SUM) + 16 + len(b'"}')
 _LOCK_TIMEOUT_S = 600.0
 
 Event = dict[str, Any]
-_REPLAYABLE = ("ask", "enqueue", "tell", "fail")  # they name points, so any subset fits
+_REPLAYABLE = ("ask", "enqueue", "tell", "fail", "done")  # in any subset
 
 
 class JournalDamaged(ValueError):

@@ -7,6 +7,7 @@ from typing import Any
 import filelock
 
 from codesign.records.files import jsonable, write_atomic
+from codesign.records.settings import differences
 
 
 def lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
@@ -29,19 +30,17 @@ def lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
 
 
 def check_settings(config: Any, workdir: pathlib.Path) -> None:
-    """Writes `config.json`, or compares with the one that is there.
+    """Compares settings with the `config.json` that is there, if there is one.
 
     Args:
-        config: Dataclass of settings.
-        workdir: Folder, which must exist.
+        config: Dataclass of settings; those declared as `grows` or `free` may differ.
+        workdir: Folder, which need not exist.
 
     Raises:
         ValueError: If the workdir was made with other settings; shows each difference.
     """
     path = workdir / "config.json"
-    wanted = jsonable(config)
     if not path.exists():
-        write_atomic(path, json.dumps(wanted, indent=2) + "\n")
         return
     try:
         found = json.loads(path.read_text())
@@ -49,24 +48,14 @@ def check_settings(config: Any, workdir: pathlib.Path) -> None:
         raise ValueError(
             f"{path} is damaged ({error}); restore it, or use another `workdir`."
         ) from error
-    found, wanted = _flat(found), _flat(wanted)
-    differences = [
-        f"  {name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if differences:
+    if lines := differences(config, found):
         raise ValueError(
-            f"`workdir` (={workdir}) was made with other settings:\n"
-            + "\n".join(differences)
+            f"`workdir` (={workdir}) was made with other settings:\n  "
+            + "\n  ".join(lines)
             + "\nUse another `workdir`, or the same settings to go on."
         )
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.")
-    return flat
+def write_settings(config: Any, workdir: pathlib.Path) -> None:
+    """Writes `config.json`."""
+    write_atomic(workdir / "config.json", json.dumps(jsonable(config), indent=2) + "\n")

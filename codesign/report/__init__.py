@@ -1,6 +1,6 @@
 """What people see of an experiment: results.json, tables, figures, one HTML page.
 
-Figures live in `codesign.report.figures`, which alone needs Matplotlib.
+`plots` and `canvas`, which need Matplotlib, are imported by name.
 """
 
 from codesign.report.format import (

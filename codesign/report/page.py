@@ -9,13 +9,8 @@ from typing import Any
 import jinja2
 
 from codesign.records.files import StrPath
-from codesign.report.format import (
-    NO_VALUE,
-    format_duration,
-    format_number,
-    format_percent,
-    format_quantity,
-)
+from codesign.report import comparison
+from codesign.report.format import NO_VALUE, format_duration
 from codesign.report.results import Quantity, Results
 from codesign.report.table import Table
 
@@ -117,7 +112,7 @@ def render_page(
         sections=sections,
         warnings=[Paragraph(w) if isinstance(w, str) else w for w in warnings],
         results=results,
-        comparison=_comparison(results.quantities) if results else [],
+        comparison=_compared(results.quantities) if results else [],
         kinds=_KINDS,
         settings=[(key, _shown(value)) for key, value in settings],
         environment=[(key, _shown(v)) for key, v in results.environment.items()]
@@ -129,40 +124,23 @@ def render_page(
     )
 
 
-def _comparison(quantities: Sequence[Quantity]) -> list[dict[str, str]]:
-    """Rows of the comparison: those with a published number first."""
-    return [_compared(q) for q in sorted(quantities, key=lambda q: q.paper is None)]
-
-
-def _compared(quantity: Quantity) -> dict[str, str]:
-    """Writes one row of the comparison with the paper."""
-    return {
-        "name": quantity.name,
-        "ours": format_quantity(quantity.value, quantity.unit),
-        "paper": format_quantity(quantity.paper, quantity.unit),
-        "deviation": _deviation(quantity),
-        "source": quantity.source,
-        "kind": quantity.kind,
-        "note": quantity.note,
-    }
-
-
-def _deviation(quantity: Quantity) -> str:
-    """Writes how far off we are: points for percentages, else relative to the paper."""
-    ours, paper = quantity.value, quantity.paper
-    if ours is None or paper is None:
-        return NO_VALUE
-    if isinstance(ours, bool) or isinstance(paper, bool):
-        return "same" if ours == paper else "differs"
-    difference = ours - paper
-    if difference == 0:
-        return "same"
-    sign = "+" if difference > 0 else ""
-    if quantity.unit == "%":
-        return f"{sign}{format_number(float(difference), 2)} points"
-    if paper == 0:
-        return NO_VALUE
-    return ("+" if difference / paper > 0 else "") + format_percent(difference / paper)
+def _compared(quantities: Sequence[Quantity]) -> list[dict[str, str]]:
+    """Rows of the comparison: those with a published or an asked number first."""
+    first = sorted(quantities, key=lambda q: q.paper is None and q.asked is None)
+    return [
+        {
+            "name": q.key,
+            "title": q.title,
+            "ours": comparison.ours(q),
+            "wanted": comparison.wanted(q),
+            "difference": comparison.difference(q),
+            "verdict": q.verdict,
+            "source": q.source,
+            "kind": q.kind,
+            "note": q.note,
+        }
+        for q in first
+    ]
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

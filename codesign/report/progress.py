@@ -12,7 +12,7 @@ import rich.table
 import rich.text
 from absl import logging
 
-from codesign.report.format import format_duration, format_percent, one_line
+from codesign.report.format import format_duration, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,21 +21,19 @@ class _Status:
 
     time_s: float
     step: int
-    candidate: str = ""
-    epoch: str = ""
-    accuracy: float | None = None
-    best: float | None = None
+    about: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 class Progress:
     """Shows how far a job is, what it works on, and how long it will take.
 
         with Progress(num_epochs_in_all, "Searching placements") as progress:
-            progress.update(12, candidate="●○○●", epoch=3, accuracy=0.91, best=0.98)
+            progress.update(12, "●○○●", epoch="3/8", accuracy="91.0%", best="98.0%")
 
     On a terminal a few lines at the bottom are kept up to date, and what is printed or
     logged meanwhile appears above them. Anywhere else (a file, a pipe, a notebook)
-    plain lines without control characters are logged: when a candidate changes, at the
+    plain lines without control characters are logged: when what it is about changes, at the
     end, and every `every_s` seconds in between. An exception ends the display, restores
     the terminal and goes on.
 
@@ -60,7 +58,7 @@ class Progress:
             total_steps: Steps of the whole job, in whatever unit `update` counts.
             description: A few words for the whole job.
             initial_step: Steps that were done before, when a job resumes.
-            every_s: Least time between two plain lines of one candidate, in seconds.
+            every_s: Least time between two plain lines about the same, in seconds.
             log: Receives the plain lines. By default they are logged as INFO where that
                 level is shown, as in a launcher, and printed elsewhere.
             console: Where the live display goes; by default standard error.
@@ -114,41 +112,33 @@ class Progress:
         live, self._live = self._live, None
         live.stop()
 
-    def update(
-        self,
-        step: int,
-        *,
-        candidate: str | None = None,
-        epoch: int | str | None = None,
-        accuracy: float | None = None,
-        best: float | None = None,
-    ) -> None:
+    def update(self, step: int, about: str = "", **facts: object) -> None:
         """Says how far the job is.
 
         Args:
             step: Steps done so far, those before `initial_step` included.
-            candidate: What the job works on, e.g. `format_mask(mask)`. A new candidate
-                clears the epoch and the accuracy.
-            epoch: Of the candidate, e.g. 3 or "3/10".
-            accuracy: Of the candidate so far, as a ratio.
-            best: Best accuracy of any candidate, as a ratio. What is left out stays.
+            about: What the job works on, e.g. `format_mask(mask)`.
+            **facts: What is known of it, as people read it; a fact that is None is left
+                out, and the next update replaces all of them. `best` stands out.
         """
-        status = self._status
-        name = status.candidate if candidate is None else one_line(candidate)
-        if name != status.candidate:
-            if self._live is None and status.candidate and status != self._logged:
-                self._log_status()  # The last word on the candidate before.
-            status = _Status(status.time_s, status.step, best=status.best)
+        about = one_line(about)
+        last = self._status
+        is_new = last.about and about != last.about and last != self._logged
+        if self._live is None and is_new:
+            self._log_status()  # The last word on what came before.
+        known = {name: fact for name, fact in facts.items() if fact is not None}
         self._status = _Status(
             time_s=self._clock(),
             step=step,
-            candidate=name,
-            epoch=status.epoch if epoch is None else one_line(str(epoch)),
-            accuracy=status.accuracy if accuracy is None else float(accuracy),
-            best=status.best if best is None else float(best),
+            about=about,
+            facts=tuple((name, one_line(str(fact))) for name, fact in known.items()),
         )
         if self._live is None and self._clock() - self._logged_s >= self._every_s:
             self._log_status()
+
+    def skip(self, num_steps: int) -> None:
+        """Says that an earlier run had done so many steps of those that follow."""
+        self._initial += num_steps
 
     def log(self, line: str) -> None:
         """Shows a line of text above the display, or logs it."""
@@ -158,7 +148,7 @@ class Progress:
             self._console.print(rich.text.Text(one_line(line)))
 
     def _log_status(self) -> None:
-        facts = ", ".join(f"{name} {value}" for name, value in self._facts())
+        facts = ", ".join(f"{name} {value}".strip() for name, value in self._facts())
         left = self._time_left()
         done = f"{self._status.step}/{self._total}"
         self._log(
@@ -168,15 +158,9 @@ class Progress:
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         """Yields what is known, by name, in the order of reading."""
-        status = self._status
-        if status.candidate:
-            yield "candidate", status.candidate
-        if status.epoch:
-            yield "epoch", status.epoch
-        if status.accuracy is not None:
-            yield "accuracy", format_percent(status.accuracy)
-        if status.best is not None:
-            yield "best", format_percent(status.best)
+        if self._status.about:
+            yield "", self._status.about
+        yield from self._status.facts
 
     def _time_left(self) -> str:
         status = self._status
@@ -205,7 +189,8 @@ class Progress:
         )
         facts = rich.text.Text(overflow="fold")
         for name, value in self._facts():
-            facts.append(f"{name} ", "dim").append(value, "green" * (name == "best"))
+            facts.append(f"{name} ".lstrip(), "dim")
+            facts.append(value, "green" * (name == "best"))
             facts.append("   ")
         facts.rstrip()
         return rich.console.Group(head, facts) if facts else head

@@ -1,6 +1,7 @@
 """results.json: every number of an experiment, beside the published one."""
 
 import dataclasses
+import decimal
 import importlib.metadata
 import json
 import math
@@ -27,10 +28,10 @@ _PACKAGES = ("codesign", "jax", "jaxlib", "flax", "numpyro", "optax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """One number of an experiment.
+    """One number of an experiment, beside the published or the asked one.
 
     Attributes:
-        name: Unique within its results, e.g. "vgg11/bo_n/period".
+        name: What it is, e.g. "period_s".
         value: Finite number or truth value, or None where we cannot say; then `note`
             says why. NumPy and JAX scalars become Python ones.
         unit: SI unit ("s", "J", "m2", "B"), "%" for a value in percent, or "".
@@ -40,6 +41,11 @@ class Quantity:
         paper: The published number in the same unit, or None.
         source: Where the published number stands, e.g. "Fig. 12".
         note: What a reader should know before comparing the two.
+        of: What it is of, e.g. `{"placement": "bo_n", "network": "vgg11"}`. The values
+            stand behind the name in `key`, which is unique within its results.
+        title: What it is, in words for people; else the key.
+        asked: A target: the value must not be above, or with `at_least` not below.
+        peer: Somebody else's value in the same run, with their name.
 
     Raises:
         ValueError: If a number is not finite, `kind` is none of the four, or a `note`
@@ -48,11 +54,16 @@ class Quantity:
 
     name: str
     value: Number | None
-    unit: str
+    unit: str = ""
     kind: Kind = dataclasses.field(kw_only=True)
     paper: Number | None = None
     source: str = ""
     note: str = ""
+    of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    title: str = ""
+    asked: float | None = None
+    at_least: bool = False
+    peer: tuple[str, float] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "value", self._number("value"))
@@ -61,18 +72,47 @@ class Quantity:
             raise ValueError("`name` of a quantity must not be empty.")
         if self.kind not in get_args(Kind):
             raise ValueError(
-                f"`kind` of {self.name!r} must be one of {get_args(Kind)}, "
+                f"`kind` of {self.key!r} must be one of {get_args(Kind)}, "
                 f"got {self.kind!r}."
             )
         if self.value is None and not self.note:
-            raise ValueError(f"`note` of {self.name!r} must say why it has no value.")
+            raise ValueError(f"`note` of {self.key!r} must say why it has no value.")
         if self.kind == "fitted" and not self.note:
-            raise ValueError(f"`note` of {self.name!r} must name the fitted parameter.")
+            raise ValueError(f"`note` of {self.key!r} must name the fitted parameter.")
         if self.paper is not None and not self.source:
             raise ValueError(
-                f"`source` of {self.name!r} must say where `paper` "
+                f"`source` of {self.key!r} must say where `paper` "
                 f"(={self.paper}) stands, e.g. 'Fig. 12'."
             )
+
+    @property
+    def key(self) -> str:
+        """`name[of]`, as results.json has it: "period_s[bo_n,vgg11]"."""
+        return f"{self.name}[{','.join(self.of.values())}]" if self.of else self.name
+
+    @property
+    def verdict(self) -> str:
+        """How `value` stands to `asked`, "met" or "missed", else to `paper`.
+
+        "equal" to the digits that are printed; "within" a point of a percentage, or 1 %
+        of any other number; else "missed". Empty where there is nothing to compare.
+        """
+        if self.asked is not None:
+            if self.value is None:
+                return "missed"
+            over = self.value >= self.asked
+            return (
+                "met" if over == self.at_least or self.value == self.asked else "missed"
+            )
+        if self.value is None or self.paper is None:
+            return ""
+        if isinstance(self.paper, bool):
+            return "equal" if self.value == self.paper else "missed"
+        digits = max(0, -decimal.Decimal(str(self.paper)).as_tuple().exponent)  # type: ignore[operator]
+        if round(float(self.value), digits) == self.paper:
+            return "equal"
+        room = 1.0 if self.unit == "%" else 0.01 * abs(self.paper)
+        return "within" if abs(self.value - self.paper) <= room else "missed"
 
     def _number(self, field: str) -> Number | None:
         number = getattr(self, field)
@@ -83,14 +123,29 @@ class Quantity:
         if isinstance(number, float) and math.isfinite(number):
             return number
         raise ValueError(
-            f"`{field}` of {self.name!r} must be a finite number, a truth value, or "
+            f"`{field}` of {self.key!r} must be a finite number, a truth value, or "
             f"None with the reason in `note`, got {number!r}."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the object that stands in results.json."""
-        keys = ("name", "value", "unit", "paper", "source", "kind", "note")
-        return {key: getattr(self, key) for key in keys}
+        """Returns the object that stands in results.json, under its key."""
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("of", "title", "asked", "at_least", "peer"):
+            if content[name] in (None, "", {}) or content[name] is False:
+                del content[name]  # Most have none.
+        return {**content, "name": self.key}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Quantity":
+        """Reads what `to_dict` wrote."""
+        given = dict(content)
+        if "of" in given:
+            given["name"] = given["name"].removesuffix(
+                f"[{','.join(given['of'].values())}]"
+            )
+        if given.get("peer"):
+            given["peer"] = tuple(given["peer"])
+        return cls(**given)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,17 +188,17 @@ class Results:
             raise ValueError(f"`wall_s` must be finite, got {self.wall_s}.")
         seen = set()
         for quantity in self.quantities:
-            if quantity.name in seen:
+            if quantity.key in seen:
                 raise ValueError(
-                    f"`quantities` holds {quantity.name!r} twice; names are unique."
+                    f"`quantities` holds {quantity.key!r} twice; names are unique."
                 )
-            seen.add(quantity.name)
+            seen.add(quantity.key)
 
     def __getitem__(self, name: str) -> Quantity:
         for quantity in self.quantities:
-            if quantity.name == name:
+            if quantity.key == name:
                 return quantity
-        names = ", ".join(quantity.name for quantity in self.quantities)
+        names = ", ".join(quantity.key for quantity in self.quantities)
         raise KeyError(f"No quantity {name!r}; there are: {names}.")
 
     def to_json(self) -> str:
@@ -166,7 +221,7 @@ class Results:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not set(_KEYS) <= set(content):
             raise ValueError(f"`path` (={path}) must hold the keys {_KEYS}.")
-        content["quantities"] = [Quantity(**found) for found in content["quantities"]]
+        content["quantities"] = [Quantity.from_dict(q) for q in content["quantities"]]
         extras = {key: content.pop(key) for key in content.keys() - set(_KEYS)}
         return cls(**content, extras=extras)
 

@@ -120,21 +120,42 @@ class Table:
             raise ValueError(f"`style` must be in {list(_RICH_STYLES)}, got {style!r}.")
         self.rows.append(Row(cells, style, marker))
 
-    def to_rich(self) -> rich.table.Table:
-        """Renders for a terminal: `rich.print(table.to_rich())`."""
+    def to_rich(self, width: int | None = None) -> rich.table.Table:
+        """Renders for a terminal: `console.print(table.to_rich(console.width))`.
+
+        Args:
+            width: Columns of the terminal. Where no word would stay whole in them, every
+                row becomes a block of lines, one a cell.
+        """
         headings, justify, lines = self._layout()
+        words = [  # Width of the longest word of each column.
+            max(map(rich.cells.cell_len, " ".join([*column, "x"]).split(" ")))
+            for column in zip(headings, *lines, strict=True)
+        ]
+        stacked = width is not None and sum(words) + 2 * len(words) > width
         table = rich.table.Table(
             title=rich.text.Text(one_line(self.title), "bold"),
             title_justify="left",
             caption=rich.text.Text("\n".join(map(one_line, self.footnotes)), "dim"),
             caption_justify="left",
-            box=rich.box.SIMPLE_HEAD,
+            box=None if stacked else rich.box.SIMPLE_HEAD,
+            show_header=not stacked,
         )
-        for heading, side in zip(headings, justify, strict=True):
-            table.add_column(rich.text.Text(heading), justify=side, overflow="fold")
+        if stacked:
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(overflow="fold")
+        else:
+            for heading, side, least in zip(headings, justify, words, strict=True):
+                table.add_column(rich.text.Text(heading), justify=side, min_width=least)
         for row, line in zip(self.rows, lines, strict=True):
+            style = _RICH_STYLES[row.style]
             cells = [rich.text.Text(cell) for cell in line]
-            table.add_row(*cells, style=_RICH_STYLES[row.style])
+            if not stacked:
+                table.add_row(*cells, style=style)
+                continue
+            for heading, cell in zip(headings, cells, strict=True):
+                table.add_row(heading, cell, style=style)
+            table.add_row()
         return table
 
     def to_text(self) -> str:

@@ -1,13 +1,17 @@
 """The figures of a placement search."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from codesign.hardware import reram_gpu
-from codesign.report import figures
+from codesign.report import canvas, plots
+from codesign.report.format import format_number, format_percent, si_scale
 from codesign.search.surrogate import Posterior, sample_posterior
 from codesign.search.thompson import without_long_tail
 from codesign.studies.deeptrain.placement_result import (
@@ -88,7 +92,7 @@ def draw(
             ),
             (
                 "training_curves",
-                figures.training_curves(
+                plots.training_curves(
                     {LABELS[key]: row.history for key, row in outcome.rows.items()}
                 ),
                 "Validation accuracy over epochs, first seed.",
@@ -97,7 +101,7 @@ def draw(
     captions = []
     for name, figure, caption in drawn:
         path = f"{prefix}{name}.png"
-        figures.save(figure, workdir / path)
+        canvas.save(figure, workdir / path)
         captions.append((path, caption))
     return captions
 
@@ -109,7 +113,7 @@ def _best_so_far(outcome: Outcome) -> Figure:
         return "at chance" if found_status(trial) == "at_chance" else trial.origin
 
     reference = _reference(outcome)
-    return figures.best_so_far(
+    return plots.best_so_far(
         [trial.value for trial in outcome.trained],
         [status(trial) for trial in outcome.trained],
         references={} if reference is None else {"All-BN": reference},
@@ -122,7 +126,7 @@ def _front(outcome: Outcome, metric: str, label: str, unit: str) -> Figure:
     keys = [mask_text(trial.x) for trial in outcome.told]
     chosen = mask_text(outcome.rows["bo_n"].mask)
     reference = _reference(outcome)
-    return figures.pareto(
+    return plots.pareto(
         [trial.metrics[metric] for trial in outcome.told],
         [float(np.mean(trial.values)) for trial in outcome.told],
         front=list(outcome.on_front),
@@ -140,7 +144,7 @@ def _stages(outcome: Outcome) -> Figure:
         parts = outcome.estimate(row.mask, reram_gpu.deeptrain(r, g)).breakdown
         return float(parts["slowest_conv_s"]), float(parts["slowest_bn_s"])
 
-    return figures.stage_bars(
+    return stage_bars(
         {
             LABELS[key]: {
                 f"{r}R{g}G": slowest(outcome.rows[key], r, g) for r, g in _STACKS
@@ -154,7 +158,7 @@ def _inclusion(outcome: Outcome, posterior: Posterior, effect: float) -> Figure:
     mask = outcome.rows["bo_n"].mask
     norms = outcome.ops.select("norm")
     elements = dict(zip(norms.sites, np.array(norms.elements), strict=True))
-    return figures.inclusion_probability(
+    return inclusion_probability(
         list(posterior.site_inclusion(effect)),
         list(mask),
         [f"C{site + 1}" for site in range(len(mask))],
@@ -165,3 +169,141 @@ def _inclusion(outcome: Outcome, posterior: Posterior, effect: float) -> Figure:
 def _reference(outcome: Outcome) -> float | None:
     """Validation accuracy of All-BN in the search."""
     return next((t.value for t in outcome.told if t.x.all()), None)
+
+
+@canvas.styled
+def stage_bars(
+    panels: Mapping[str, Mapping[str, tuple[float, float]]],
+    *,
+    normalize: bool = True,
+    stages: tuple[str, str] = (
+        "slowest Conv/FC stage (ReRAM)",
+        "slowest BN stage (GPU)",
+    ),
+) -> Figure:
+    """Draws the slowest stage of each kind of a pipeline, per configuration.
+
+    As DeepTrain's Figs. 7 and 11 side by side: the panels share their y axis.
+
+    Args:
+        panels: Per panel, e.g. "All-BN" and "BO-N", and configuration, e.g. "2R2G", the
+            times of the two slowest stages in seconds. A line break in the name of a
+            configuration is kept.
+        normalize: Whether to divide both by the first, as the paper does; else they are
+            drawn in seconds with a prefix.
+        stages: What the two times belong to.
+
+    Returns:
+        One panel per entry.
+
+    Raises:
+        ValueError: If `panels` is empty, or a first stage to divide by takes no time.
+    """
+    if not panels or not all(panels.values()):
+        raise ValueError("`panels` must hold a panel, and each a configuration.")
+    times = [t for panel in panels.values() for pair in panel.values() for t in pair]
+    if normalize and not all(p[0] > 0 for ps in panels.values() for p in ps.values()):
+        raise ValueError("`panels` must have positive first times to divide by.")
+    factor, unit = si_scale(times, "s")
+    counts = [len(panel) for panel in panels.values()]
+    stacked = sum(counts) > 8  # Side by side they would be too small to read.
+    figure = canvas.blank(2.4 * len(panels) + 0.6 if stacked else 3.5)
+    shape = (len(panels), 1) if stacked else (1, len(panels))
+    shared: dict[str, Any] = {"sharex": stacked, "sharey": True, "squeeze": False}
+    grid = figure.subplots(*shape, **shared, width_ratios=None if stacked else counts)
+    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=True):
+        pairs = np.array(list(panel.values()), float)  # [configurations, 2]
+        pairs = pairs / pairs[:, :1] if normalize else pairs * factor
+        centres = np.arange(len(panel))
+        for side, colour in enumerate((canvas.BLUE, canvas.ORANGE)):
+            heights, look = pairs[:, side], {"color": colour, "label": stages[side]}
+            bars = axes.bar(centres + 0.4 * side - 0.2, heights, 0.38, **look)
+            if side or not normalize:
+                texts = [format_number(height, 2 + (height > 9)) for height in heights]
+                axes.bar_label(bars, texts, padding=2, fontsize=9)
+        axes.set_xticks(centres, list(panel), fontsize=9 - 0.8 * stacked)
+        axes.set_title(title)
+        axes.set_xlim(-0.6, len(panel) - 0.4)
+        axes.tick_params(axis="x", length=0, labelbottom=True)
+        axes.grid(axis="x", visible=False)
+        axes.margins(y=0.12)
+    figure.supylabel(
+        "Time / slowest Conv/FC stage" if normalize else f"Time of the stage ({unit})",
+        fontsize=10,
+    )
+    handles, names = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2)
+    return figure
+
+
+@canvas.styled
+def inclusion_probability(
+    probabilities: Sequence[float],
+    kept: Sequence[float],
+    sites: Sequence[str],
+    *,
+    intervals: Sequence[tuple[float, float]] | None = None,
+    elements: Sequence[float] | None = None,
+    x_label: str = "Site of a batch norm",
+) -> Figure:
+    """Draws how probable it is, after the search, that each site needs a batch norm.
+
+    Args:
+        probabilities: `[C]` posterior probabilities that the site matters.
+        kept: `[C]` 1 where the chosen placement keeps a batch norm.
+        sites: `[C]` names, in network order.
+        intervals: `[C]` pairs of lower and upper ends, if known.
+        elements: `[C]` feature-map elements of each site, for a panel below: what a
+            batch norm there costs.
+        x_label: What a site is.
+
+    Returns:
+        One panel, or two that share their x axis.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    plots.same_length(
+        probabilities=probabilities,
+        kept=kept,
+        sites=sites,
+        intervals=intervals,
+        elements=elements,
+    )
+    centres = np.arange(len(probabilities))
+    chosen = np.asarray(kept) > 0.5  # [C]
+    heights = np.asarray(probabilities, float)  # [C]
+    width = max(canvas.WIDTH_INCHES, 1.2 + 0.24 * len(sites))
+    figure = canvas.blank(3.3 if elements is None else 4.3, width=width)
+    ratios = [1] if elements is None else [2.2, 1]
+    grid = figure.subplots(
+        len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios
+    )
+    top, bottom = grid[0, 0], grid[-1, 0]
+    for mask, colour, name in (
+        (chosen, canvas.BLUE, "batch norm kept (▼)"),
+        (~chosen, canvas.PALE, "left out"),
+    ):
+        top.bar(centres[mask], heights[mask], 0.72, color=colour, label=name)
+    if intervals is not None:
+        ends = np.asarray(intervals, float).T  # [2, C]
+        errors = np.maximum([heights - ends[0], ends[1] - heights], 0)
+        top.errorbar(
+            centres, heights, errors, fmt="none", ecolor=canvas.INK, lw=1, capsize=2
+        )
+    marks = np.full(chosen.sum(), 1.08)
+    top.scatter(centres[chosen], marks, marker="v", s=30, color=canvas.BLUE)
+    top.set(ylabel="Inclusion probability", ylim=(0, 1.14), yticks=np.linspace(0, 1, 6))
+    top.yaxis.set_major_formatter(FuncFormatter(lambda p, _: format_percent(p, 0)))
+    canvas.legend_above(figure, top)
+    if elements is not None:
+        bottom.bar(centres, np.asarray(elements, float), 0.72, color=canvas.GREEN)
+        bottom.set_ylabel("Elements")
+        bottom.yaxis.set_major_formatter(FuncFormatter(lambda n, _: format_number(n)))
+    for axes in grid[:, 0]:
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(axis="x", length=0)
+    small = len(sites) > 14
+    bottom.set_xticks(centres, sites, fontsize=8 if small else 9, rotation=90 * small)
+    bottom.set(xlabel=x_label, xlim=(-0.7, len(sites) - 0.3))
+    return figure

@@ -16,7 +16,8 @@ from codesign.report import (
     Quantity,
     Section,
     Table,
-    figures,
+    canvas,
+    plots,
 )
 from codesign.report.format import NO_VALUE
 from codesign.search import optimizer as optimizers
@@ -175,10 +176,10 @@ def draw(outcome: Outcome, workdir: pathlib.Path) -> list[tuple[str, str]]:
                 for optimizer in outcome.config.optimizers
             }
         path = f"regret_{group}.png"
-        figure = figures.regret_curves(
+        figure = plots.regret_curves(
             panels, x_label="Evaluations after the initial ones"
         )
-        figures.save(figure, workdir / path)
+        canvas.save(figure, workdir / path)
         captions.append(
             (
                 path,

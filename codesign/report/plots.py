@@ -1,6 +1,6 @@
-"""Figures of search, cost and training: each function returns one Matplotlib figure.
+"""Plots that no paper owns: values in order, a Pareto front, curves, regrets.
 
-Written to disk by `figures.save(figures.pareto(...), workdir / "pareto.png")`.
+Each function returns one Matplotlib figure; `canvas.save` writes it.
 """
 
 import itertools
@@ -10,23 +10,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from codesign.report import canvas
-from codesign.report.canvas import save, to_png
-from codesign.report.format import format_number, format_percent, si_scale
+from codesign.report.format import format_number
 from codesign.report.regret import regret_curves
 
-__all__ = [
-    "best_so_far",
-    "inclusion_probability",
-    "pareto",
-    "regret_curves",
-    "save",
-    "stage_bars",
-    "to_png",
-    "training_curves",
-]
+__all__ = ["best_so_far", "pareto", "regret_curves", "same_length", "training_curves"]
 
 # What became of an evaluation: its colour and marker.
 _STATUSES = {
@@ -69,7 +59,7 @@ def best_so_far(
     Raises:
         ValueError: If `values` and `statuses` differ in length.
     """
-    _same_length(values=values, statuses=statuses)
+    same_length(values=values, statuses=statuses)
     references = dict(references or {})
     factor, label = canvas.scaled_axis([*values, *references.values()], y_label, y_unit)
     y = np.array([math.nan if v is None else v for v in values], float) * factor  # [N]
@@ -164,7 +154,7 @@ def pareto(
         ValueError: If the lengths differ.
     """
     labels = [None] * len(x) if labels is None else labels
-    _same_length(x=x, y=y, front=front, labels=labels)
+    same_length(x=x, y=y, front=front, labels=labels)
     x_factor, x_text = canvas.scaled_axis(x, x_label, x_unit)
     y_factor, y_text = canvas.scaled_axis(y, y_label, y_unit)
     points = np.stack([np.asarray(x, float), np.asarray(y, float)], 1)  # [N, 2]
@@ -203,144 +193,6 @@ def pareto(
     axes.margins(x=0.08)
     canvas.legend_above(figure, axes)
     canvas.annotate(figure, axes, points, names, line=corners, bold=highlight)
-    return figure
-
-
-@canvas.styled
-def stage_bars(
-    panels: Mapping[str, Mapping[str, tuple[float, float]]],
-    *,
-    normalize: bool = True,
-    stages: tuple[str, str] = (
-        "slowest Conv/FC stage (ReRAM)",
-        "slowest BN stage (GPU)",
-    ),
-) -> Figure:
-    """Draws the slowest stage of each kind of a pipeline, per configuration.
-
-    As DeepTrain's Figs. 7 and 11 side by side: the panels share their y axis.
-
-    Args:
-        panels: Per panel, e.g. "All-BN" and "BO-N", and configuration, e.g. "2R2G", the
-            times of the two slowest stages in seconds. A line break in the name of a
-            configuration is kept.
-        normalize: Whether to divide both by the first, as the paper does; else they are
-            drawn in seconds with a prefix.
-        stages: What the two times belong to.
-
-    Returns:
-        One panel per entry.
-
-    Raises:
-        ValueError: If `panels` is empty, or a first stage to divide by takes no time.
-    """
-    if not panels or not all(panels.values()):
-        raise ValueError("`panels` must hold a panel, and each a configuration.")
-    times = [t for panel in panels.values() for pair in panel.values() for t in pair]
-    if normalize and not all(p[0] > 0 for ps in panels.values() for p in ps.values()):
-        raise ValueError("`panels` must have positive first times to divide by.")
-    factor, unit = si_scale(times, "s")
-    counts = [len(panel) for panel in panels.values()]
-    stacked = sum(counts) > 8  # Side by side they would be too small to read.
-    figure = canvas.blank(2.4 * len(panels) + 0.6 if stacked else 3.5)
-    shape = (len(panels), 1) if stacked else (1, len(panels))
-    shared: dict[str, Any] = {"sharex": stacked, "sharey": True, "squeeze": False}
-    grid = figure.subplots(*shape, **shared, width_ratios=None if stacked else counts)
-    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=True):
-        pairs = np.array(list(panel.values()), float)  # [configurations, 2]
-        pairs = pairs / pairs[:, :1] if normalize else pairs * factor
-        centres = np.arange(len(panel))
-        for side, colour in enumerate((canvas.BLUE, canvas.ORANGE)):
-            heights, look = pairs[:, side], {"color": colour, "label": stages[side]}
-            bars = axes.bar(centres + 0.4 * side - 0.2, heights, 0.38, **look)
-            if side or not normalize:
-                texts = [format_number(height, 2 + (height > 9)) for height in heights]
-                axes.bar_label(bars, texts, padding=2, fontsize=9)
-        axes.set_xticks(centres, list(panel), fontsize=9 - 0.8 * stacked)
-        axes.set_title(title)
-        axes.set_xlim(-0.6, len(panel) - 0.4)
-        axes.tick_params(axis="x", length=0, labelbottom=True)
-        axes.grid(axis="x", visible=False)
-        axes.margins(y=0.12)
-    figure.supylabel(
-        "Time / slowest Conv/FC stage" if normalize else f"Time of the stage ({unit})",
-        fontsize=10,
-    )
-    handles, names = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2)
-    return figure
-
-
-@canvas.styled
-def inclusion_probability(
-    probabilities: Sequence[float],
-    kept: Sequence[float],
-    sites: Sequence[str],
-    *,
-    intervals: Sequence[tuple[float, float]] | None = None,
-    elements: Sequence[float] | None = None,
-    x_label: str = "Site of a batch norm",
-) -> Figure:
-    """Draws how probable it is, after the search, that each site needs a batch norm.
-
-    Args:
-        probabilities: `[C]` posterior probabilities that the site matters.
-        kept: `[C]` 1 where the chosen placement keeps a batch norm.
-        sites: `[C]` names, in network order.
-        intervals: `[C]` pairs of lower and upper ends, if known.
-        elements: `[C]` feature-map elements of each site, for a panel below: what a
-            batch norm there costs.
-        x_label: What a site is.
-
-    Returns:
-        One panel, or two that share their x axis.
-
-    Raises:
-        ValueError: If the lengths differ.
-    """
-    _same_length(
-        probabilities=probabilities,
-        kept=kept,
-        sites=sites,
-        intervals=intervals,
-        elements=elements,
-    )
-    centres = np.arange(len(probabilities))
-    chosen = np.asarray(kept) > 0.5  # [C]
-    heights = np.asarray(probabilities, float)  # [C]
-    width = max(canvas.WIDTH_INCHES, 1.2 + 0.24 * len(sites))
-    figure = canvas.blank(3.3 if elements is None else 4.3, width=width)
-    ratios = [1] if elements is None else [2.2, 1]
-    grid = figure.subplots(
-        len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios
-    )
-    top, bottom = grid[0, 0], grid[-1, 0]
-    for mask, colour, name in (
-        (chosen, canvas.BLUE, "batch norm kept (▼)"),
-        (~chosen, canvas.PALE, "left out"),
-    ):
-        top.bar(centres[mask], heights[mask], 0.72, color=colour, label=name)
-    if intervals is not None:
-        ends = np.asarray(intervals, float).T  # [2, C]
-        errors = np.maximum([heights - ends[0], ends[1] - heights], 0)
-        top.errorbar(
-            centres, heights, errors, fmt="none", ecolor=canvas.INK, lw=1, capsize=2
-        )
-    marks = np.full(chosen.sum(), 1.08)
-    top.scatter(centres[chosen], marks, marker="v", s=30, color=canvas.BLUE)
-    top.set(ylabel="Inclusion probability", ylim=(0, 1.14), yticks=np.linspace(0, 1, 6))
-    top.yaxis.set_major_formatter(FuncFormatter(lambda p, _: format_percent(p, 0)))
-    canvas.legend_above(figure, top)
-    if elements is not None:
-        bottom.bar(centres, np.asarray(elements, float), 0.72, color=canvas.GREEN)
-        bottom.set_ylabel("Elements")
-        bottom.yaxis.set_major_formatter(FuncFormatter(lambda n, _: format_number(n)))
-    for axes in grid[:, 0]:
-        axes.grid(axis="x", visible=False)
-        axes.tick_params(axis="x", length=0)
-    small = len(sites) > 14
-    bottom.set_xticks(centres, sites, fontsize=8 if small else 9, rotation=90 * small)
-    bottom.set(xlabel=x_label, xlim=(-0.7, len(sites) - 0.3))
     return figure
 
 
@@ -390,7 +242,8 @@ def training_curves(
     return figure
 
 
-def _same_length(**given: Sequence[Any] | None) -> None:
+def same_length(**given: Sequence[Any] | None) -> None:
+    """Raises ValueError if what is given, None aside, differs in length."""
     lengths = {name: len(each) for name, each in given.items() if each is not None}
     if len(set(lengths.values())) > 1:
         names = ", ".join(f"`{name}` (of {length})" for name, length in lengths.items())

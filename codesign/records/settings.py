@@ -1,0 +1,160 @@
+"""Settings in frozen dataclasses: default, help, range and what they identify, at once.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+networks: tuple[str, ...] = setting(("vgg11",), "Networks.", distinct=True)
+num_seeds: int = setting(3, "Runs of each.", least=1, grows=True, flag="seeds")
+
+check(Sweep(num_seeds=2.5))  # ValueError: `num_seeds` must be a whole number, got 2.5.
+"""
+
+import dataclasses
+import math
+import operator
+import types
+import typing
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+
+from codesign.records.files import jsonable
+
+_NUMBERS = {int: "a whole number", float: "a finite number"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What `setting` was told about a field."""
+
+    help: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    one_of: Collection[Any] = ()
+    distinct: bool = False
+    grows: bool = False
+    free: bool = False
+    flag: str = ""
+
+
+def setting(default: Any, help: str, **rule: Any) -> Any:
+    """Declares a field of a settings dataclass.
+
+    Args:
+        default: Its default, immutable.
+        help: A sentence for people; the text of its flag.
+        **rule: Of every number, or every element of a tuple: `least`, `most`, `above`,
+            `below`, `one_of`; of a tuple: `distinct`. Of a workdir that was made with
+            another value: with `grows` a larger one goes on there (more seeds), with
+            `free` any does (where data lie); else it is refused. `flag`: a second,
+            shorter name of the flag.
+    """
+    return dataclasses.field(
+        default=default, metadata={"rule": Rule(help=help, **rule)}
+    )
+
+
+def fields(config: Any) -> Iterator[tuple[str, Any, Rule]]:
+    """Yields name, type and rule of every field, given an instance or its class."""
+    hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
+    for field in dataclasses.fields(config):
+        yield field.name, hints[field.name], field.metadata.get("rule", Rule())
+
+
+def check(config: Any) -> None:
+    """Checks type and range of every setting, nested dataclasses included.
+
+    Raises:
+        ValueError: Names the setting, its value and the rule.
+    """
+    for name, kind, rule in fields(config):
+        _check(name, kind, rule, getattr(config, name))
+
+
+def _check(name: str, kind: Any, rule: Rule, value: Any) -> None:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return
+    kind = options[0]
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, typing.cast(type, kind)):
+            raise ValueError(f"`{name}` must be of type {kind}, got {value!r}.")
+        check(value)
+    elif typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        if not isinstance(value, tuple):
+            raise ValueError(
+                f"`{name}` must be a tuple of {element.__name__}, got {value!r}; write "
+                f"({value!r},) for one."
+            )
+        if not value:
+            raise ValueError(f"`{name}` is empty; name at least one.")
+        for each in value:
+            _check(name, element, rule, each)
+        if rule.distinct and len({*value}) < len(value):
+            raise ValueError(f"`{name}` (={list(value)}) holds a value twice.")
+    elif kind in _NUMBERS:
+        _check_number(name, kind, rule, value)
+    elif not isinstance(value, kind):
+        raise ValueError(f"`{name}` must be of type {kind.__name__}, got {value!r}.")
+    if rule.one_of and not isinstance(value, tuple) and value not in rule.one_of:
+        raise ValueError(f"`{name}` (={value!r}) must be one of {list(rule.one_of)}.")
+
+
+def _check_number(name: str, kind: type, rule: Rule, value: Any) -> None:
+    is_number = isinstance(value, int | float | np.number) and type(value) is not bool
+    if is_number and kind is int:
+        try:
+            operator.index(typing.cast(int, value))
+        except TypeError:
+            is_number = False
+    if not is_number or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be {_NUMBERS[kind]}, got {value!r}.")
+    for text, bound, holds in (
+        (">=", rule.least, operator.ge),
+        ("<=", rule.most, operator.le),
+        (">", rule.above, operator.gt),
+        ("<", rule.below, operator.lt),
+    ):
+        if bound is not None and not holds(value, bound):
+            raise ValueError(f"`{name}` must be {text} {bound:,}, got {value}.")
+
+
+def differences(config: Any, found: dict[str, Any]) -> list[str]:
+    """Says which settings keep `config` from going on with what `found` began.
+
+    Args:
+        config: Settings wanted now.
+        found: Those there, as `jsonable(config)` gave them; unknown ones count.
+
+    Returns:
+        A line for each, empty if none.
+    """
+    wanted, rules = jsonable(config), {name: rule for name, _, rule in fields(config)}
+    lines = []
+    for name in sorted(wanted.keys() | found.keys()):
+        now, there = wanted.get(name), found.get(name)
+        rule = rules.get(name, Rule())
+        if now == there or rule.free:
+            continue
+        if isinstance(now, dict) and isinstance(there, dict):
+            lines += [
+                f"{name}.{line}" for line in differences(getattr(config, name), there)
+            ]
+        elif not rule.grows or there is None or (now is not None and now < there):
+            how = ", and may only grow" if rule.grows else ""
+            lines.append(f"{name}: {there!r} there, {now!r} now{how}")
+    return lines
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """Settings that may not change in a workdir, in JSON's own types."""
+    return {
+        name: identity(getattr(config, name))
+        if dataclasses.is_dataclass(getattr(config, name))
+        else jsonable(getattr(config, name))
+        for name, _, rule in fields(config)
+        if not (rule.grows or rule.free)
+    }

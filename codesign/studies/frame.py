@@ -1,0 +1,341 @@
+"""What all studies share: settings, a workdir, resume, progress, results and a page.
+
+A study names its presets, cuts its work into units, measures one, and reports on all:
+
+    STUDY = frame.Study(name="capacity", presets=PRESETS, found=Curves,
+                        units=lambda config: config.networks, measure=measure,
+                        report=report)
+    found = STUDY.run(PRESETS["quick"], workdir="runs/capacity")
+
+`run` checks every setting before anything starts, keeps each unit on disk when it is
+done, and goes on where it was killed. The workdir then holds `config.json`,
+`finished.jsonl`, `metrics.jsonl`, figures, `results.json` and `report.html`.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import filelock
+import rich.console
+from absl import logging
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from codesign import report as reports
+from codesign.records import MetricsLog, StrPath, settings, write_atomic
+from codesign.records import workdir as folders
+from codesign.records.finished import Finished
+from codesign.records.settings import setting
+from codesign.report import (
+    Card,
+    FigureImage,
+    Paragraph,
+    Progress,
+    Quantity,
+    Table,
+    canvas,
+    comparison,
+)
+
+SEEDS = 2**32  # random keys are made of 32 bits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings that every study has; each subclass adds its own."""
+
+    preset: str = setting("", "Name that the results carry.")
+    seed: int = setting(0, "Root of every random key.", least=0, below=SEEDS)
+
+    def checked(self):
+        """Checks types, ranges and what `check` adds; returns self.
+
+        Raises:
+            ValueError: Names the setting, its value, the rule and the way out.
+        """
+        settings.check(self)
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Checks what several settings together must keep to; for subclasses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of a report: saved as `name.png`, shown with its caption."""
+
+    name: str
+    drawn: MatplotlibFigure
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A headed part of the page."""
+
+    title: str
+    body: Sequence[Paragraph | Table | Figure]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a study says about what it found.
+
+    Attributes:
+        title: Heading of the page.
+        summary: The answer in a paragraph.
+        sections: Tables and figures of the page; empty ones are left out.
+        quantities: Every number, published ones among them.
+        cards: Headline numbers.
+        shown: Tables for the terminal.
+        compared: Title of the comparison with published numbers, and its footnotes.
+        warnings: What went wrong.
+        files: Texts to be written into the workdir, by name.
+        extras: Further keys of results.json.
+    """
+
+    title: str
+    summary: str
+    sections: Sequence[Section] = ()
+    quantities: Sequence[Quantity] = ()
+    cards: Sequence[Card] = ()
+    shown: Sequence[Table] = ()
+    compared: Sequence[str] = ("Published numbers and ours",)
+    warnings: Sequence[str | Table] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `measure` may use while it works on one unit."""
+
+    workdir: pathlib.Path
+    metrics: MetricsLog
+    progress: Progress
+    first_step: int  # of the unit among those of the whole job
+
+    def update(self, step: int, about: str, **facts: object) -> None:
+        """Says how far this unit is; see `Progress.update`."""
+        self.progress.update(self.first_step + step, about, **facts)
+
+
+_Config = TypeVar("_Config", bound=Config)
+_Found = TypeVar("_Found")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study(Generic[_Config, _Found]):
+    """One question, answered the same way as every other.
+
+    Attributes:
+        name: Of the launcher and in results.json.
+        presets: Settings by name; the first is the default.
+        units: Pieces of work that `config` asks for, as JSON can hold them.
+        measure: `measure(config, unit, job)`, or with `prepare`
+            `measure(config, unit, job, prepared)`.
+        report: `report(config, found)`, `found` by unit.
+        found: Dataclass of what `measure` returns, so that it can be kept; None for one
+            that keeps its own state in the workdir.
+        prepare: `prepare(config, pending_units, **given)`: checks that need data, before
+            anything is written; what it returns reaches `measure`.
+        steps: Steps of progress of a unit.
+        given: Names and help of what `run` passes on to `prepare` and a launcher takes
+            as text, such as a folder of data.
+        shorthands: Flags that stand for several settings: help, and text to changes.
+        formerly: Files of earlier versions, which are not gone on with.
+    """
+
+    name: str
+    presets: Mapping[str, _Config]
+    units: Callable[[_Config], Sequence[Any]]
+    measure: Callable[..., _Found]
+    report: Callable[[_Config, dict[Any, _Found]], Report]
+    found: type[_Found] | None = None
+    prepare: Callable[..., Any] | None = None
+    steps: Callable[[_Config, Any], int] = lambda config, unit: 1
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shorthands: Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    formerly: Sequence[str] = ()
+
+    def preset(self, name: str) -> _Config:
+        """One of `presets`.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if name not in self.presets:
+            raise ValueError(
+                f"`preset` (={name!r}) must be one of {list(self.presets)}."
+            )
+        return self.presets[name]
+
+    def run(
+        self, config: _Config, *, workdir: StrPath, **given: Any
+    ) -> dict[Any, _Found]:
+        """Measures what the workdir does not hold yet; writes results and a page.
+
+        Args:
+            config: One of `presets`, or settings like it.
+            workdir: Folder, made if it is not there.
+            **given: Passed on to `prepare`.
+
+        Returns:
+            What was found, by unit.
+
+        Raises:
+            ValueError: Before any work: a setting out of range, or a workdir made with
+                other settings or in use.
+            OSError: For data or a workdir that cannot be read or written.
+        """
+        config.checked()
+        start = time.monotonic()
+        with _opened(workdir) as (folder, lock):
+            if folder.is_dir():
+                lock()
+                self._check_folder(config, folder)
+            # A folder that is not there yet stays away until all checks have passed.
+            units = list(self.units(config))
+            kept = self._kept(config, folder) if folder.is_dir() else None
+            pending = [unit for unit in units if kept is None or unit not in kept]
+            prepared = self.prepare and self.prepare(config, pending, **given)
+            lock()
+            kept = kept or self._kept(config, folder)
+            folders.write_settings(config, folder)
+            before_s = sum(kept.seconds(u) for u in units if u in kept) if kept else 0
+            found = self._measure(config, units, kept, folder, prepared)
+            wall_s = before_s + time.monotonic() - start
+            self._write(config, found, folder, wall_s)
+            return found
+
+    def _check_folder(self, config: _Config, folder: pathlib.Path) -> None:
+        folders.check_settings(config, folder)
+        for name in self.formerly:
+            if (folder / name).exists() and not (folder / "finished.jsonl").exists():
+                raise ValueError(
+                    f"`workdir` (={folder}) holds {name} of an earlier version, which "
+                    "this one does not go on with; use another `workdir`."
+                )
+        is_gone = not (folder / "finished.jsonl").exists()
+        if self.found and is_gone and (folder / "results.json").exists():
+            logging.warning(
+                "%s: results.json is there, but finished.jsonl is gone; everything is "
+                "measured again.",
+                folder,
+            )
+
+    def _kept(self, config: _Config, folder: pathlib.Path) -> Finished[_Found] | None:
+        kind: Any = self.found or dict
+        kept = Finished(folder / "finished.jsonl", settings.identity(config), kind)
+        return kept if self.found else None
+
+    def _measure(self, config, units, kept, folder, prepared) -> dict[Any, _Found]:
+        steps = [self.steps(config, unit) for unit in units]
+        done = sum(
+            n for unit, n in zip(units, steps, strict=True) if kept and unit in kept
+        )
+        found, first = {}, 0
+        with (
+            MetricsLog(folder / "metrics.jsonl") as metrics,
+            Progress(sum(steps), self.name, initial_step=done) as progress,
+        ):
+            for unit, num_steps in zip(units, steps, strict=True):
+                if kept is None or unit not in kept:
+                    start = time.monotonic()
+                    job = Job(folder, metrics, progress, done if kept else first)
+                    extra = () if self.prepare is None else (prepared,)
+                    found[unit] = self.measure(config, unit, job, *extra)
+                    seconds = time.monotonic() - start
+                    if kept is not None:
+                        kept.keep(unit, found[unit], seconds)
+                        metrics.append({"unit": unit, "seconds": seconds})
+                    done += num_steps
+                if kept is not None:  # As a resumed run will read it.
+                    found[unit] = kept[unit]
+                first += num_steps
+        return found
+
+    def _write(self, config, found, folder: pathlib.Path, wall_s: float) -> None:
+        start = time.monotonic()
+        made = self.report(config, found)
+        for name, text in made.files.items():
+            write_atomic(folder / name, text)
+        images: list[str] = []
+
+        def shown(item: Paragraph | Table | Figure) -> Paragraph | Table | FigureImage:
+            if not isinstance(item, Figure):
+                return item
+            images.append(f"{item.name}.png")
+            canvas.save(item.drawn, folder / images[-1])
+            return FigureImage(folder / images[-1], item.caption)
+
+        sections = [
+            reports.Section(section.title, [shown(item) for item in section.body])
+            for section in made.sections
+            if section.body
+        ]
+        results = reports.Results(
+            experiment=self.name,
+            preset=config.preset,
+            seed=config.seed,
+            environment=reports.environment(),
+            wall_s=wall_s + time.monotonic() - start,
+            quantities=made.quantities,
+            figures=images,
+            extras=made.extras,
+        )
+        page = reports.render_page(
+            made.title,
+            made.summary,
+            cards=made.cards,
+            sections=sections,
+            results=results,
+            config=config,
+            warnings=made.warnings,
+        )
+        write_atomic(folder / "report.html", page)
+        results.write(folder / "results.json")
+        title, *footnotes = made.compared
+        compared = comparison.table(made.quantities, title, footnotes)
+        _print(
+            [*made.shown, *([compared] if compared.rows else [])],
+            f"{made.summary}\nReport: {folder / 'report.html'}",
+        )
+
+
+@contextlib.contextmanager
+def _opened(
+    workdir: StrPath,
+) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
+    """The folder, and a function that makes and locks it until the block ends."""
+    if not str(workdir):
+        raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
+    folder = pathlib.Path(workdir)
+    held: list[filelock.BaseFileLock] = []
+
+    def lock() -> None:
+        if not held:
+            held.append(folders.lock(folder))
+
+    try:
+        yield folder, lock
+    finally:
+        for each in held:
+            each.release()
+
+
+def _print(tables: Sequence[Table], text: str) -> None:
+    console = rich.console.Console()
+    for table in tables:
+        if sys.stdout.isatty():
+            console.print(table.to_rich(console.width))
+        else:
+            print(f"{table.to_text()}\n", flush=True)
+    console.print(text, highlight=False, soft_wrap=True)

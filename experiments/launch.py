@@ -1,0 +1,151 @@
+"""Runs a study from the command line: flags are made from its settings.
+
+    python -m experiments.NAME --preset=quick --workdir=runs/quick --seed=1
+
+Every setting is a flag of the same name; `--help` lists them with the preset's values.
+"""
+
+import dataclasses
+import sys
+import types
+import typing
+from typing import Any
+
+import jax
+import rich.console
+import rich.table
+from absl import app, flags, logging
+
+from codesign.records.settings import Rule, fields
+from codesign.studies.frame import Study
+
+_HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
+_NONE = ("none", "None")
+
+
+class _Parser(flags.ArgumentParser):
+    """Reads a setting of any type from text."""
+
+    def __init__(self, kind: Any):
+        self.kind, self.syntactic_help = kind, ""
+
+    def parse(self, argument: Any) -> Any:
+        return _read(self.kind, argument) if isinstance(argument, str) else argument
+
+
+def _read(kind: Any, text: str) -> Any:
+    options = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return None if text in _NONE else _read(options[0], text)
+    if typing.get_origin(kind) is tuple:
+        parts = (part.strip() for part in text.split(","))
+        return tuple(_read(options[0], part) for part in parts if part)
+    try:
+        return kind(text)
+    except ValueError:
+        need = {int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"must be {need}.") from None
+
+
+def run(study: Study) -> None:
+    """Runs `study` with the settings on the command line; does not return."""
+    flags.DEFINE_string("workdir", f"runs/{study.name}", "Where everything is written.")
+    flags.DEFINE_string(
+        "preset", next(iter(study.presets)), f"One of {', '.join(study.presets)}."
+    )
+    for name, kind, rule in _settings(study):
+        if kind is bool:
+            flags.DEFINE_boolean(name, None, rule.help)
+        else:
+            flags.DEFINE(_Parser(kind), name, None, rule.help)
+        if rule.flag:
+            flags.DEFINE_alias(rule.flag, name)
+    texts = {**study.given, **{n: text for n, (text, _) in study.shorthands.items()}}
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text)
+    if any(each.startswith(("--jax_", "--flagfile")) for each in sys.argv):
+        jax.config.config_with_absl()
+    if not _HELP.isdisjoint(sys.argv):
+        flags.FLAGS([each for each in sys.argv if each not in _HELP])
+        _print_help(study, texts)
+        raise SystemExit(0)
+    app.run(lambda argv: _main(study, argv))
+
+
+def _settings(study: Study) -> list[tuple[str, Any, Rule]]:
+    """Every setting that text can hold; those of nested dataclasses by their own names."""
+    found = []
+    for name, kind, rule in fields(next(iter(study.presets.values()))):
+        if dataclasses.is_dataclass(kind):
+            found += fields(kind)
+        elif name != "preset" and _is_text(kind):
+            found.append((name, kind, rule))
+    return found
+
+
+def _is_text(kind: Any) -> bool:
+    options = [each for each in typing.get_args(kind) if each not in (type(None), ...)]
+    return all(map(_is_text, options)) if options else kind in (int, float, bool, str)
+
+
+def _configured(study: Study) -> Any:
+    """The preset, with the flags that were given in place of its fields."""
+    config = study.preset(str(flags.FLAGS.preset))
+    names = [*study.shorthands, *(name for name, _, _ in _settings(study))]
+    given = {n: flags.FLAGS[n].value for n in names if flags.FLAGS[n].present}
+    for name, (_, read) in study.shorthands.items():
+        if name in given:
+            given = read(str(given.pop(name))) | given
+    changes = {}
+    for name, kind, _ in fields(config):
+        if dataclasses.is_dataclass(kind):
+            inner = {n: given[n] for n, _, _ in fields(kind) if n in given}
+            changes[name] = dataclasses.replace(getattr(config, name), **inner)
+        elif name in given:
+            changes[name] = given[name]
+    return dataclasses.replace(config, **changes)
+
+
+def _main(study: Study, argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    given = {name: flags.FLAGS[name].value for name in study.given}
+    try:
+        config = _configured(study).checked()
+        logging.info("%s on %s", config, jax.devices())
+        study.run(config, workdir=str(flags.FLAGS.workdir), **given)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. What was finished is kept in the workdir; the same command goes "
+            "on from there.",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+
+
+def _print_help(study: Study, texts: dict[str, str]) -> None:
+    """Our flags with their values in the preset, and nobody else's."""
+    config = study.preset(str(flags.FLAGS.preset))
+    values: dict[str, Any] = {}
+    for name, kind, _ in fields(config):
+        value = getattr(config, name)
+        nested = dataclasses.is_dataclass(kind)
+        values |= vars(value) if nested else {name: value}
+    made = rich.table.Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for column in ("flag", "value", "meaning"):
+        made.add_column(column, no_wrap=column == "flag", overflow="fold")
+    made.add_row("--workdir", flags.FLAGS.workdir, "Where everything is written.")
+    made.add_row("--preset", flags.FLAGS.preset, f"One of {', '.join(study.presets)}.")
+    for name, _, rule in _settings(study):
+        value = values[name]
+        value = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        also = f" Also --{rule.flag}." if rule.flag else ""
+        made.add_row(f"--{name}", "" if value == "None" else value, rule.help + also)
+    for name, text in texts.items():
+        made.add_row(f"--{name}", "", text)
+    console = rich.console.Console(highlight=False)
+    console.print((sys.modules["__main__"].__doc__ or "").strip(), markup=False)
+    console.print(f"\nSettings of preset {flags.FLAGS.preset}:", markup=False)
+    console.print(made)

@@ -1,0 +1,69 @@
+"""A study in sixty lines: what the frame gives to one that brings only its question.
+
+python tests/studies/toy.py --preset=quick --workdir=runs/toy --numbers=2,3
+"""
+
+import dataclasses
+import time
+
+import numpy as np
+
+from codesign.records.settings import setting
+from codesign.report import Column, Table, plots
+from codesign.studies import frame
+from codesign.studies.published import Published, quantities
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToyConfig(frame.Config):
+    numbers: tuple[int, ...] = setting((2, 3), "To be raised.", least=0, free=True)
+    power: int = setting(2, "Exponent.", least=1, most=9, flag="exponent")
+    num_repeats: int = setting(1, "Runs of each.", least=1, grows=True)
+    pause_s: float = setting(0.0, "Of each unit.", least=0, free=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    value: int
+    history: np.ndarray
+
+
+def units(config):
+    return [(n, run) for run in range(config.num_repeats) for n in config.numbers]
+
+
+def measure(config, unit, job):
+    time.sleep(config.pause_s)
+    job.update(0, f"{unit[0]} to the power of {config.power}", run=unit[1])
+    return Power(unit[0] ** config.power, np.array([unit[0], np.nan]))
+
+
+PUBLISHED = (
+    Published(
+        name="power", of={"number": "3"}, value=9, source="Euclid", kind="derived",
+        title="three, raised", ours=lambda found: found[3, 0].value,
+    ),
+)  # fmt: skip
+
+
+def report(config, found):
+    table = Table("Powers", ["Number", Column("Power")])
+    for (number, _), each in found.items():
+        table.add(number, each.value)
+    curve = plots.training_curves({"powers": [p.value for p in found.values()]})
+    return frame.Report(
+        title="Powers", summary=f"{len(found)} powers.", shown=[table],
+        sections=[frame.Section("All", [table, frame.Figure("powers", curve, "Rise.")])],
+        quantities=quantities(PUBLISHED, found),
+    )  # fmt: skip
+
+
+STUDY = frame.Study(
+    name="toy", presets={"quick": ToyConfig(preset="quick")}, units=units,
+    measure=measure, report=report, found=Power,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    from experiments import launch
+
+    launch.run(STUDY)
