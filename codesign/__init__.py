@@ -6,11 +6,12 @@ Subpackages load on first use: `import codesign; codesign.models.create("vgg11")
 import importlib
 from types import ModuleType
 
+__version__ = "0.2.0"
 _SUBPACKAGES = (
-    *("numerics", "kernels", "models", "workload", "hardware", "data"),
-    *("training", "objective", "report", "search"),
+    *("records", "numerics", "kernels", "models", "workload", "hardware", "data"),
+    *("training", "objective", "search", "report", "studies", "types", "units"),
 )
-__all__ = list(_SUBPACKAGES)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *_SUBPACKAGES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -80,7 +80,7 @@ def restore(kind: Any, value: Any) -> Any:
     """Reads back what `jsonable` made of a value of the type `kind`.
 
     Args:
-        kind: A dataclass, `np.ndarray`, `dict[str, X]`, `tuple[X, ...]`, `list[X]`,
+        kind: A dataclass, `np.ndarray`, `dict[str, X]`, a tuple or list type,
             `X | None`, or a plain type; null is NaN where a number is due.
         value: What JSON gave.
 
@@ -104,6 +104,8 @@ def restore(kind: Any, value: Any) -> Any:
         return made(**{name: restore(hints[name], value[name]) for name in names})
     if origin is dict:
         return {name: restore(options[1], each) for name, each in value.items()}
-    if origin is list or (origin is tuple and options[-1] is ...):
-        return origin(restore(options[0], each) for each in value)
+    if origin in (list, tuple):
+        one_kind = origin is list or options[-1] is ...
+        kinds = options[:1] * len(value) if one_kind else options
+        return origin(map(restore, kinds, value))
     return value

@@ -94,8 +94,9 @@ class Quantity:
     def verdict(self) -> str:
         """How `value` stands to `asked`, "met" or "missed", else to `paper`.
 
-        "equal" to the digits that are printed; "within" a point of a percentage, or 1 %
-        of any other number; else "missed". Empty where there is nothing to compare.
+        "equal" to the digits that are printed, and 5 % off at most; "within" a point of
+        a percentage, or 1 % of any other number; else "missed". Empty where there is
+        nothing to compare.
         """
         if self.asked is not None:
             if self.value is None:
@@ -108,11 +109,14 @@ class Quantity:
             return ""
         if isinstance(self.paper, bool):
             return "equal" if self.value == self.paper else "missed"
-        digits = max(0, -decimal.Decimal(str(self.paper)).as_tuple().exponent)  # type: ignore[operator]
-        if round(float(self.value), digits) == self.paper:
+        off = abs(self.value - self.paper)
+        printed = decimal.Decimal(str(self.paper)).as_tuple().exponent
+        digits = max(0, -printed) if isinstance(printed, int) else 0
+        rounded = round(float(self.value), digits)
+        if off == 0 or (rounded == self.paper and off <= 0.05 * abs(self.paper)):
             return "equal"
         room = 1.0 if self.unit == "%" else 0.01 * abs(self.paper)
-        return "within" if abs(self.value - self.paper) <= room else "missed"
+        return "within" if off <= room else "missed"
 
     def _number(self, field: str) -> Number | None:
         number = getattr(self, field)
@@ -129,11 +133,13 @@ class Quantity:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the object that stands in results.json, under its key."""
-        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("of", "title", "asked", "at_least", "peer"):
-            if content[name] in (None, "", {}) or content[name] is False:
-                del content[name]  # Most have none.
-        return {**content, "name": self.key}
+        keys = ("name", "value", "unit", "paper", "source", "kind", "note")
+        content = {key: getattr(self, key) for key in keys} | {"name": self.key}
+        for name in ("of", "title", "asked", "at_least", "peer"):  # most have none
+            given = getattr(self, name)
+            if given not in (None, "", {}) and given is not False:
+                content[name] = given
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Quantity":

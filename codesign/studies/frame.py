@@ -254,8 +254,8 @@ class Study(Generic[_Config, _Found]):
                     found[unit] = self.measure(config, unit, job, *extra)
                     seconds = time.monotonic() - start
                     if kept is not None:
-                        kept.keep(unit, found[unit], seconds)
                         metrics.append({"unit": unit, "seconds": seconds})
+                        kept.keep(unit, found[unit], seconds)
                     done += num_steps
                 if kept is not None:  # As a resumed run will read it.
                     found[unit] = kept[unit]

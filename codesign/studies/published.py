@@ -25,7 +25,8 @@ class Published(Generic[_Found]):
         source: Where `value` stands: "Fig. 12", or who reached it.
         kind: How our value comes about.
         title: In words.
-        note: What a reader should know before comparing the two.
+        note: What a reader should know before comparing the two; may depend on what was
+            found.
         why: Added to the note where ours misses.
         missing: Note where there is no value.
         peer: Finds somebody else's value in the same run.
@@ -41,7 +42,7 @@ class Published(Generic[_Found]):
     source: str = ""
     kind: Kind = "measured"
     title: str = ""
-    note: str = ""
+    note: str | Callable[[_Found], str] = ""
     why: str = ""
     missing: str = "not run"
     peer: Callable[[_Found], tuple[str, float] | None] = lambda found: None
@@ -49,6 +50,7 @@ class Published(Generic[_Found]):
     def quantity(self, found: _Found, **changes: Any) -> Quantity:
         """Ours beside theirs; `changes` are of the quantity's fields."""
         value = self.ours(found)
+        note = self.note if isinstance(self.note, str) else self.note(found)
         fields: dict[str, Any] = dict(
             name=self.name,
             value=value,
@@ -56,7 +58,7 @@ class Published(Generic[_Found]):
             kind=self.kind,
             paper=self.value,
             source=self.source,
-            note=self.note,
+            note=note,
             of=self.of,
             title=self.title,
             asked=self.asked,
@@ -64,7 +66,7 @@ class Published(Generic[_Found]):
             peer=self.peer(found),
         )
         if value is None:
-            fields["note"] = _joined(self.missing, self.note)
+            fields["note"] = _joined(self.missing, note)
         made = Quantity(**(fields | changes))
         if self.why and made.verdict == "missed":
             made = dataclasses.replace(made, note=_joined(made.note, self.why))

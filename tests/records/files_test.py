@@ -1,23 +1,12 @@
-"""Tests of `codesign.report.files`."""
+"""Tests of `codesign.records.files`."""
 
-import dataclasses
-import json
-import math
 import os
 import pathlib
 import tempfile
 
-import jax.numpy as jnp
-import numpy as np
 from absl.testing import absltest
 
 from codesign.records import files
-
-
-@dataclasses.dataclass(frozen=True)
-class _Config:
-    folder: pathlib.Path = pathlib.Path("runs")
-    rates: tuple[float, ...] = (0.1,)
 
 
 class WriteAtomicTest(absltest.TestCase):
@@ -56,79 +45,6 @@ class WriteAtomicTest(absltest.TestCase):
         files.write_atomic(link, "new")
         self.assertTrue(link.is_symlink())
         self.assertEqual(self.path.read_text(), "new")
-
-
-class MetricsLogTest(absltest.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.path = (
-            pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-            / "metrics.jsonl"
-        )
-
-    def _append(self, *records):
-        with files.MetricsLog(self.path) as metrics:
-            for record in records:
-                metrics.append(record)
-
-    def test_reopening_appends(self):
-        self._append({"step": 1, "mask": "●○"}, {"step": 2})
-        self._append({"step": 3})
-        self.assertEqual(
-            files.read_metrics(self.path),
-            [{"step": 1, "mask": "●○"}, {"step": 2}, {"step": 3}],
-        )
-
-    def test_record_is_on_disk_before_the_log_is_closed(self):
-        with files.MetricsLog(self.path) as metrics:
-            metrics.append({"step": 1})
-            self.assertEqual(files.read_metrics(self.path), [{"step": 1}])
-
-    def test_truncated_last_line_loses_only_itself(self):
-        self._append({"step": 1}, {"step": 2, "mask": "●○○●"})
-        whole = self.path.read_bytes()
-        second = whole.index(b"\n") + 1
-        for end in range(second, len(whole)):  # Also inside a character of three bytes.
-            self.path.write_bytes(whole[:end])
-            self._append({"step": 3})
-            steps = [record["step"] for record in files.read_metrics(self.path)]
-            unfinished = end < len(whole) - 1
-            self.assertEqual(steps, [1, 3] if unfinished else [1, 2, 3])
-
-    def test_numbers_of_any_library_become_json(self):
-        self._append(
-            {
-                "loss": jnp.float32(0.5),
-                "count": np.int64(7),
-                "good": np.bool_(True),
-                "mask": jnp.array([1, 0]),
-                "config": _Config(),
-                "nan": math.nan,
-                "nested": {"infinite": [np.float32(np.inf), 2.0]},
-            }
-        )
-        (line,) = self.path.read_text().splitlines()
-        expected = {
-            "loss": 0.5,
-            "count": 7,
-            "good": True,
-            "mask": [1, 0],
-            "config": {"folder": "runs", "rates": [0.1]},
-            "nan": None,
-            "nested": {"infinite": [None, 2.0]},
-        }
-        self.assertEqual(json.loads(line), expected)
-
-    def test_rejects_what_json_cannot_say_and_writes_nothing(self):
-        with (
-            files.MetricsLog(self.path) as metrics,
-            self.assertRaisesRegex(TypeError, "set as JSON"),
-        ):
-            metrics.append({"step": 1, "bad": {1, 2}})
-        self.assertEqual(self.path.read_bytes(), b"")
-
-    def test_no_file_is_no_records(self):
-        self.assertEqual(files.read_metrics(self.path), [])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ class _Config:
 
 
 def test_settings_are_written_once_and_compared_after(tmp_path):
-    workdir.check_settings(_Config(), tmp_path)
+    workdir.check_settings(_Config(), tmp_path)  # nothing to compare with
+    workdir.write_settings(_Config(), tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written == {"names": ["a", "b"], "inner": {"rate": 0.5}}
     workdir.check_settings(_Config(), tmp_path)

@@ -35,28 +35,28 @@ class PlainProgressTest(absltest.TestCase):
             total, "Search", log=self.lines.append, clock=self.clock, **kwargs
         )
 
-    def test_one_line_per_candidate(self):
+    def test_one_line_about_each(self):
         with self._progress(4) as progress:
             for step, mask in enumerate(("●●", "●●", "○●", "○●"), start=1):
                 self.clock.now_s += 2
-                progress.update(step, candidate=mask, epoch=step % 2, accuracy=0.9)
+                progress.update(step, mask, epoch=step % 2, accuracy="90.0%")
         self.assertEqual(
             self.lines,
             [
                 # Two steps of 2 s each are left, and 2 s went by until the next update.
-                "Search: 2/4, 2 s left; candidate ●●, epoch 0, accuracy 90.0%",
-                "Search: 4/4, took 8 s; candidate ○●, epoch 0, accuracy 90.0%",
+                "Search: 2/4, 2 s left; ●●, epoch 0, accuracy 90.0%",
+                "Search: 4/4, took 8 s; ○●, epoch 0, accuracy 90.0%",
             ],
         )
 
-    def test_long_candidates_are_logged_at_intervals(self):
+    def test_long_work_is_logged_at_intervals(self):
         with self._progress(100, every_s=10) as progress:
             for step in range(1, 101):
                 self.clock.now_s += 1
-                progress.update(step, candidate="●", best=0.5)
+                progress.update(step, "●", best="50.0%")
         self.assertLen(self.lines, 10)
         self.assertEqual(
-            self.lines[0], "Search: 10/100, 1 min 30 s left; candidate ●, best 50.0%"
+            self.lines[0], "Search: 10/100, 1 min 30 s left; ●, best 50.0%"
         )
 
     def test_steps_of_an_earlier_run_do_not_count_as_pace(self):
@@ -65,11 +65,19 @@ class PlainProgressTest(absltest.TestCase):
             progress.update(92)
         self.assertEqual(self.lines, ["Search: 92/100, 40 s left"])
 
-    def test_new_candidate_clears_what_belonged_to_the_last(self):
+    def test_facts_are_those_of_the_last_update(self):
         with self._progress(9) as progress:
-            progress.update(1, candidate="a", epoch="1/3", accuracy=0.5, best=0.5)
-            progress.update(2, candidate="b")
-        self.assertEndsWith(self.lines[-1], "; candidate b, best 50.0%")
+            progress.update(1, "a", epoch="1/3", accuracy=None, best="50.0%")
+            progress.update(2, "b", state="compiling")
+        self.assertEndsWith(self.lines[0], "; a, epoch 1/3, best 50.0%")
+        self.assertEndsWith(self.lines[-1], "; b, state compiling")
+
+    def test_steps_that_turn_out_to_be_done_do_not_count_as_pace(self):
+        with self._progress(100, every_s=0) as progress:
+            progress.skip(90)
+            self.clock.now_s += 10
+            progress.update(92)
+        self.assertEqual(self.lines, ["Search: 92/100, 40 s left"])
 
     def test_no_control_characters_when_not_on_a_terminal(self):
         out, err = io.StringIO(), io.StringIO()
@@ -79,11 +87,9 @@ class PlainProgressTest(absltest.TestCase):
             absltest.mock.patch.object(logging, "level_info", return_value=False),
             Progress(3, "Search\x1b[1m", every_s=0) as progress,
         ):
-            progress.update(
-                1, candidate="●○\r", epoch=1, accuracy=0.1, best=float("nan")
-            )
+            progress.update(1, "●○\r", epoch=1, accuracy=0.1, best=float("nan"))
             progress.log("a line\nor two \x1b[31m")
-            progress.update(2, candidate="○○")
+            progress.update(2, "○○")
         text = out.getvalue() + err.getvalue()
         self.assertIn("a line or two", text)
         self.assertTrue(all(c == "\n" or c.isprintable() for c in text), repr(text))
@@ -93,7 +99,7 @@ class PlainProgressTest(absltest.TestCase):
             self.assertRaisesRegex(RuntimeError, "boom"),
             self._progress(3) as progress,
         ):
-            progress.update(1, candidate="●")
+            progress.update(1, "●")
             raise RuntimeError("boom")
         self.assertLen(self.lines, 1)
 
@@ -116,7 +122,7 @@ class LiveProgressTest(absltest.TestCase):
         clock = _Clock()
         with Progress(10, "Search", console=self.console, clock=clock) as progress:
             clock.now_s += 5
-            progress.update(5, candidate="●○", epoch="2/3", accuracy=0.5, best=0.75)
+            progress.update(5, "●○", epoch="2/3", accuracy=0.5, best="75.0%")
             progress.log("[not markup]")
         shown = self.terminal.getvalue()
         for text in ("Search", "5/10  5 s left", "●○", "2/3", "75.0%", "[not markup]"):

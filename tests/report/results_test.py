@@ -150,7 +150,7 @@ class EnvironmentTest(absltest.TestCase):
         code = (
             "import sys, codesign.report\n"
             "assert not any(name.startswith('matplotlib') for name in sys.modules)\n"
-            "import codesign.report.figures\n"
+            "import codesign.report.plots\n"
             "assert 'matplotlib.pyplot' not in sys.modules\n"
             "from jax._src import xla_bridge\n"
             "assert not xla_bridge.backends_are_initialized()\n"

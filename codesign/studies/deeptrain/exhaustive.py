@@ -1,9 +1,6 @@
-"""Trains every placement of a small problem, one run after the other, into a table."""
+"""Trains every placement of a small problem: exact regret for any optimiser."""
 
 import dataclasses
-import json
-import math
-import pathlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,46 +8,34 @@ import numpy as np
 
 from codesign import data, models
 from codesign.objective import Design
-from codesign.records.journal import FileJournal
-from codesign.report import Progress, format_mask
+from codesign.records import StrPath, jsonable
+from codesign.records.settings import setting
+from codesign.report import Column, Quantity, Table, format_mask, format_percent, plots
 from codesign.search import points
+from codesign.studies import frame
 from codesign.studies.deeptrain.placement_table import PlacementTable
 from codesign.training import TrainConfig, Trainer
 
 MAX_SITES = 10  # 1024 placements
+_SHOWN = 10  # best placements in the table that people read
 
 
-@dataclasses.dataclass(frozen=True)
-class ExhaustiveConfig:
-    """Settings of a table; the defaults are those of the published one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExhaustiveConfig(frame.Config):
+    """Settings of a table; runs take the seeds `seed`, `seed` + 1, ..., to their end."""
 
-    Attributes:
-        network, dataset, width, image_size: As in `PlacementConfig`.
-        train: Hyperparameters of every run; no run is stopped early.
-        num_seeds: Runs of each placement, from the seeds 0, 1, ...
-    """
-
-    network: str = "vgg11"
-    dataset: str = "digits"
-    width: float = 0.25
-    image_size: int = 16
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(stop_at_chance=None)
+    network: str = setting("vgg11", "Network of at most 10 sites.")
+    dataset: str = setting("digits", "Data set.", one_of=data.DATASETS, flag="data")
+    width: float = setting(0.25, "Channel multiplier.", above=0)
+    image_size: int = setting(16, "Height and width of images.", least=8)
+    train: TrainConfig = setting(
+        TrainConfig(stop_at_chance=None), "Hyperparameters of every run."
     )
-    num_seeds: int = 5
+    num_seeds: int = setting(
+        5, "Runs of each placement.", least=1, grows=True, flag="seeds"
+    )
 
-    def checked(self) -> "ExhaustiveConfig":
-        """Validates; returns self.
-
-        Raises:
-            ValueError: Names the field, its value, the rule and the way out.
-        """
-        if self.num_seeds < 1:
-            raise ValueError(f"`num_seeds` must be >= 1, got {self.num_seeds}.")
-        if self.dataset not in data.DATASETS:
-            raise ValueError(
-                f"`dataset` (={self.dataset!r}) must be one of {list(data.DATASETS)}."
-            )
+    def check(self) -> None:
         shape = (self.image_size, self.image_size, 1)
         network = models.create(self.network, image_shape=shape, width=self.width)
         if network.num_sites > MAX_SITES:
@@ -58,26 +43,25 @@ class ExhaustiveConfig:
                 f"`network` (={self.network!r}) has 2^{network.num_sites} placements; a "
                 f"table takes at most {MAX_SITES} sites, such as those of 'vgg11'."
             )
-        self.train.checked()
-        return self
 
 
-def run(
-    config: ExhaustiveConfig,
-    *,
-    workdir: str | pathlib.Path,
-    data_dir: str | pathlib.Path | None = None,
-) -> PlacementTable:
-    """Trains all placements from all seeds; writes `table.csv` into `workdir`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedPlacement:
+    """One run: what it reached after each epoch, and its gradients before the first."""
 
-    Every finished run is in `runs.jsonl` before the next one starts, and running it
-    again goes on from there; more seeds extend a table.
+    status: str
+    validation: np.ndarray  # [<= E]
+    loss: np.ndarray  # [<= E]
+    test: float
+    health: np.ndarray  # [K]
+    seconds: float
 
-    Raises:
-        ValueError: For a setting out of range, or a workdir made with other settings.
-    """
-    config.checked()
-    workdir = pathlib.Path(workdir)
+
+def prepare(
+    config: ExhaustiveConfig, pending: list[Any], data_dir: StrPath | None = None
+) -> Trainer:
+    """Reads the data and builds the trainer of all runs."""
+    del pending
     dataset = data.load(config.dataset, data_dir=data_dir, image_size=config.image_size)
     network = models.create(
         config.network,
@@ -85,81 +69,138 @@ def run(
         image_shape=dataset.train.images.shape[1:],
         width=config.width,
     )
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))
-    del settings["num_seeds"]
-    journal = FileJournal(workdir / "runs.jsonl", settings, recover=True)
-    trainer = Trainer(network, dataset, config.train)
+    return Trainer(network, dataset, config.train)
 
-    with journal.locked():
-        done = {(e["x"], e["seed"]): e for e in journal.read()[1]}
+
+def units(config: ExhaustiveConfig) -> list[tuple[str, int]]:
+    """Every placement from every seed, as text and number."""
+    shape = (config.image_size, config.image_size, 1)
+    network = models.create(config.network, image_shape=shape, width=config.width)
+    seeds = range(config.seed, config.seed + config.num_seeds)
     masks = points.all_points(network.num_sites)
-    jobs = [(mask, seed) for seed in range(config.num_seeds) for mask in masks]
-    todo = [job for job in jobs if (points.encode(job[0]), job[1]) not in done]
-    with Progress(
-        len(jobs), f"{config.network} on {config.dataset}", initial_step=len(done)
-    ) as progress:
-        for number, (mask, seed) in enumerate(todo, start=len(jobs) - len(todo) + 1):
-            design = Design(bn_mask=jnp.asarray(mask, jnp.float32), chip=None)
-            ratios = trainer.gradient_health(mask, seed)
-            result = trainer.train(design, seed=seed)
-            event = {
-                "event": "tell",
-                "x": points.encode(mask),
-                "seed": seed,
-                "status": result.status,
-                "validation": [e["validation_accuracy"] for e in result.history],
-                "loss": [_number(e["loss"]) for e in result.history],
-                "test": _number(result.test_accuracy),
-                "health": [_number(r) for r in ratios],
-                "seconds": result.seconds,
-            }
-            with journal.locked():
-                journal.append([event])
-                journal.read()
-            done[event["x"], seed] = event
-            progress.update(
-                number,
-                candidate=format_mask(mask),
-                epoch=f"seed {seed}",
-                accuracy=result.validation_accuracy,
-            )
-    table = _table(settings, masks, range(config.num_seeds), done)
-    table.write(workdir / "table.csv")
-    return table
+    return [(points.encode(mask), seed) for seed in seeds for mask in masks]
 
 
-def _table(
-    settings: dict[str, Any],
-    masks: np.ndarray,
-    seeds: range,
-    events: dict[tuple[str, int], dict[str, Any]],
+def measure(
+    config: ExhaustiveConfig, unit: tuple[str, int], job: frame.Job, trainer: Trainer
+) -> TrainedPlacement:
+    """Trains one placement from one seed."""
+    mask, seed = points.decode(unit[0]), unit[1]
+    job.update(0, format_mask(mask), seed=seed)
+    health = trainer.gradient_health(mask, seed)
+    design = Design(bn_mask=jnp.asarray(mask, jnp.float32), chip=None)
+    result = trainer.train(design, seed=seed)
+    accuracy = format_percent(result.validation_accuracy)
+    job.update(1, format_mask(mask), seed=seed, accuracy=accuracy)
+    return TrainedPlacement(
+        status=result.status,
+        validation=np.array([e["validation_accuracy"] for e in result.history]),
+        loss=np.array([e["loss"] for e in result.history]),
+        test=result.test_accuracy,
+        health=health,
+        seconds=result.seconds,
+    )
+
+
+def placement_table(
+    config: ExhaustiveConfig, found: dict[tuple[str, int], TrainedPlacement]
 ) -> PlacementTable:
-    keys = [[(points.encode(mask), seed) for seed in seeds] for mask in masks]
+    """The runs in the order of a table; NaN where a run did not arrive."""
+    texts, seeds = (list(dict.fromkeys(each)) for each in zip(*found, strict=True))
 
     def collect(name: str, length: int) -> np.ndarray:
-        out = np.full((len(masks), len(seeds), length), np.nan)  # None becomes NaN
-        for i, row in enumerate(keys):
-            for s, key in enumerate(row):
-                values = np.array(events[key][name], float).reshape(-1)
-                out[i, s, : len(values)] = values
+        out = np.full((len(texts), len(seeds), length), np.nan)
+        for (text, seed), run in found.items():
+            values = np.reshape(getattr(run, name), -1)
+            out[texts.index(text), seeds.index(seed), : len(values)] = values
         return out
 
-    num_epochs = settings["train"]["epochs"]
-    validation = collect("validation", num_epochs)
-    diverged = [[events[key]["status"] == "diverged" for key in row] for row in keys]
-    validation[np.array(diverged), -1] = np.nan
+    validation = collect("validation", config.train.epochs)
+    for (text, seed), run in found.items():
+        if run.status == "diverged":
+            validation[texts.index(text), seeds.index(seed), -1] = np.nan
+    settings = jsonable(config)
+    for name in ("preset", "seed", "num_seeds"):
+        del settings[name]
     return PlacementTable(
         settings=settings,
-        masks=masks,
+        masks=np.array([points.decode(text) for text in texts]),
         seeds=np.array(seeds),
         validation=validation,
-        loss=collect("loss", num_epochs),
+        loss=collect("loss", config.train.epochs),
         test=collect("test", 1)[:, :, 0],
-        health=collect("health", len(next(iter(events.values()))["health"])),
+        health=collect("health", len(next(iter(found.values())).health)),
         seconds=collect("seconds", 1)[:, :, 0],
     )
 
 
-def _number(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return float(value) if math.isfinite(value) else None
+def report(
+    config: ExhaustiveConfig, found: dict[tuple[str, int], TrainedPlacement]
+) -> frame.Report:
+    """`table.csv`, the best placements, and accuracy against the number of norms."""
+    table = placement_table(config, found)
+    accuracy = np.where(np.isnan(table.accuracy), 0, table.accuracy).mean(axis=1)
+    order = np.lexsort((table.masks.sum(axis=1), -accuracy))
+    best = Table(
+        "Best placements",
+        ["Placement", Column("BN"), Column("Validation accuracy", format="percent")],
+        footnotes=[
+            f"Means over {len(table.seeds)} seeds; a run that diverged counts 0."
+        ],
+    )
+    for i in order[:_SHOWN]:
+        best.add(format_mask(table.masks[i]), int(table.masks[i].sum()), accuracy[i])
+    counts = table.masks.sum(axis=1)
+    front = [
+        accuracy[i] > accuracy[counts < counts[i]].max(initial=-1)
+        and accuracy[i] == accuracy[counts == counts[i]].max()
+        for i in range(len(counts))
+    ]
+    figure = plots.pareto(
+        counts, accuracy, front=front, x_label="Batch norms kept", x_unit="",
+        y_label="Validation accuracy",
+    )  # fmt: skip
+    num_diverged = sum(run.status == "diverged" for run in found.values())
+    return frame.Report(
+        title=f"All placements of {config.network} on {config.dataset}",
+        summary=f"{len(table.masks)} placements from {len(table.seeds)} seeds: All-BN "
+        f"reaches {accuracy[-1]:.1%}, No-BN {accuracy[0]:.1%}, the best "
+        f"{accuracy.max():.1%} with {counts[order[0]]} norms.",
+        sections=[
+            frame.Section(
+                "Placements",
+                [best, frame.Figure("accuracy", figure, "Each placement; the front.")],
+            )
+        ],
+        shown=[best],
+        quantities=[
+            Quantity("accuracy", accuracy[i], kind="measured", of={"placement": name})
+            for name, i in (("all_bn", -1), ("no_bn", 0), ("best", order[0]))
+        ]
+        + [Quantity("num_diverged", num_diverged, kind="measured")],
+        files={"table.csv": table.to_csv()},
+    )
+
+
+STUDY = frame.Study(
+    name="placement_table",
+    presets={"published": ExhaustiveConfig(preset="published")},
+    units=units,
+    prepare=prepare,
+    measure=measure,
+    report=report,
+    found=TrainedPlacement,
+    given={"data_dir": "Where data sets lie; else $CODESIGN_DATA, else downloaded."},
+    formerly=("runs.jsonl",),
+)
+
+
+def run(
+    config: ExhaustiveConfig, *, workdir: StrPath, data_dir: StrPath | None = None
+) -> PlacementTable:
+    """Trains all placements from all seeds; writes `table.csv` and a page.
+
+    More seeds extend a table. Raises as `frame.Study.run`.
+    """
+    found = STUDY.run(config, workdir=workdir, data_dir=data_dir)
+    return placement_table(config, found)

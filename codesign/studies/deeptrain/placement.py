@@ -1,68 +1,37 @@
-"""Runs a whole experiment: checks, searches, and writes what was found."""
+"""The main job: the few batch norms that a network needs on a ReRAM + GPU stack."""
 
-import dataclasses
-import os
-import pathlib
-import time
+from typing import Any
 
-import filelock
 import jax
 
 from codesign import data, models, workload
-from codesign.data import Dataset
-from codesign.hardware import reram_gpu
+from codesign.hardware import chips, reram_gpu
 from codesign.hardware.reram_gpu import ReramGpuSpec
-from codesign.models import Network
 from codesign.objective import chip_costs
-from codesign.records import workdir as folders
-from codesign.studies.deeptrain import placement_report as report
-from codesign.studies.deeptrain.placement_result import Outcome
-from codesign.studies.deeptrain.placement_search import PlacementSearch
-from codesign.studies.deeptrain.placement_settings import (
-    PRESETS,
-    PlacementConfig,
-)
+from codesign.records import StrPath
+from codesign.search import Study
+from codesign.studies import frame
+from codesign.studies.deeptrain.placement_report import report
+from codesign.studies.deeptrain.placement_result import PlacementResult
+from codesign.studies.deeptrain.placement_runs import Prepared
+from codesign.studies.deeptrain.placement_search import search
+from codesign.studies.deeptrain.placement_settings import PRESETS, PlacementConfig
 from codesign.training import Trainer
 from codesign.workload import Workload
 
-__all__ = ["PRESETS", "PlacementConfig", "prepare", "run"]
-
-StrPath = str | os.PathLike[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """A checked experiment, ready to run."""
-
-    config: PlacementConfig
-    workdir: pathlib.Path
-    searches: tuple[PlacementSearch, ...]
-    lock: filelock.BaseFileLock  # held from `prepare` until `run` returns
-
-    def run(self) -> list[Outcome]:
-        """Searches every network, then writes and prints what was found."""
-        start = time.monotonic()
-        try:
-            outcomes = [search.run() for search in self.searches]
-            wall_s = time.monotonic() - start
-            report.write(self.config, outcomes, workdir=self.workdir, wall_s=wall_s)
-        finally:
-            self.lock.release()
-        return outcomes
+__all__ = ["PRESETS", "STUDY", "PlacementConfig", "run"]
 
 
 def prepare(
-    config: PlacementConfig, *, workdir: StrPath, data_dir: StrPath | None = None
-) -> Experiment:
-    """Checks everything before any training, and opens the workdir.
+    config: PlacementConfig, pending: list[str], data_dir: StrPath | None = None
+) -> dict[str, Prepared]:
+    """Reads the data and checks every network against them and against the stack.
 
     Raises:
-        ValueError: For a setting out of range, a stack that cannot hold a network, a
-            damaged or unfit data file, or a workdir made with other settings or in use.
-        OSError: For data or a workdir that cannot be read or written.
+        ValueError: For a stack that cannot hold a network, a damaged or unfit data file,
+            or a warm start from another network.
+        OSError: For data that cannot be read.
     """
-    workdir = pathlib.Path(workdir)
-    config.checked()
     dataset = data.load(
         config.dataset,
         data_dir=data_dir,
@@ -72,77 +41,22 @@ def prepare(
         num_test=config.num_test,
     )
     spec = reram_gpu.deeptrain(config.num_reram_tiers, config.num_gpu_tiers)
-    networks = {name: _network(config, name, dataset) for name in config.networks}
-    traced = {n: workload.trace(*net.trace_args()) for n, net in networks.items()}
-    for name, ops in traced.items():
+    prepared = {}
+    for name in pending:
+        network = models.create(
+            name,
+            num_classes=dataset.num_classes,
+            image_shape=dataset.train.images.shape[1:],
+            width=config.width,
+            initialisation=config.initialisation,
+        )
+        ops = workload.trace(*network.trace_args())
         check_capacity(spec, ops, name)
-        num_placements = 2 ** networks[name].num_sites
-        if config.num_evaluations > num_placements:
-            raise ValueError(
-                f"`num_evaluations` (={config.num_evaluations}) must be at most "
-                f"{num_placements}, the placements of {name!r}."
-            )
-    trainers = {
-        name: Trainer(
-            network,
-            dataset,
-            config.train,
-            chip_costs=chip_costs(
-                traced[name], reram_gpu.estimate, batch_size=config.train.batch_size
-            ),
-        )
-        for name, network in networks.items()
-    }
-    lock = folders.lock(workdir)
-    try:
-        folders.check_settings(config, workdir)
-        several = len(config.networks) > 1
-        searches = tuple(
-            PlacementSearch(
-                config,
-                name,
-                trainer,
-                traced[name],
-                spec,
-                workdir / name if several else workdir,
-            )
-            for name, trainer in trainers.items()
-        )
-    except BaseException:
-        lock.release()
-        raise
-    return Experiment(config, workdir, searches, lock)
-
-
-def run(
-    config: PlacementConfig, *, workdir: StrPath, data_dir: StrPath | None = None
-) -> list[Outcome]:
-    """Searches every network of `config` and writes results, figures and a report.
-
-    The workdir receives `config.json`, `metrics.jsonl`, `results.json`, figures and
-    `report.html`; with several networks each has a folder of its own for its journal.
-    Running it again goes on, and gives the same quantities as if it had never been
-    interrupted.
-
-    Args:
-        config: See `PRESETS`.
-        workdir: Made if it is not there.
-        data_dir: Where data sets lie; see `data.load`.
-
-    Raises:
-        ValueError, FileNotFoundError: As `prepare`, before any training.
-    """
-    return prepare(config, workdir=workdir, data_dir=data_dir).run()
-
-
-def _network(config: PlacementConfig, name: str, dataset: Dataset) -> Network:
-    return models.create(
-        name,
-        num_classes=dataset.num_classes,
-        image_shape=dataset.train.images.shape[1:],
-        width=config.width,
-        initialisation=config.initialisation,
-    )
+        _check_search(config, name, network.num_sites)
+        costs = chip_costs(ops, reram_gpu.estimate, batch_size=config.train.batch_size)
+        trainer = Trainer(network, dataset, config.train, chip_costs=costs)
+        prepared[name] = Prepared(name, trainer, ops, spec)
+    return prepared
 
 
 def check_capacity(spec: ReramGpuSpec, ops: Workload, name: str) -> None:
@@ -160,3 +74,73 @@ def check_capacity(spec: ReramGpuSpec, ops: Workload, name: str) -> None:
             f"crossbars, but {name!r} needs {needed}, {needed - budget} more; take more "
             "ReRAM tiers, a smaller `width` or a smaller network."
         )
+
+
+def _check_search(config: PlacementConfig, name: str, num_sites: int) -> None:
+    if config.num_evaluations > 2**num_sites:
+        raise ValueError(
+            f"`num_evaluations` (={config.num_evaluations}) must be at most "
+            f"{2**num_sites}, the placements of {name!r}."
+        )
+    if config.warm_start is None:
+        return
+    other = Study.load(config.warm_start)
+    if other.num_variables != num_sites:
+        raise ValueError(
+            f"`warm_start` (={config.warm_start}) is a search over "
+            f"{other.num_variables} sites, but {name!r} has {num_sites}; give one of "
+            "the same network."
+        )
+
+
+def measure(
+    config: PlacementConfig, network: str, job: frame.Job, prepared: dict[str, Prepared]
+) -> PlacementResult:
+    """Searches one network; its journal and checkpoints are its own state."""
+    return search(config, prepared[network], job)
+
+
+def _num_epochs(config: PlacementConfig, network: str) -> int:
+    """Of all runs that are planned: trials, and the further seeds of the table's rows."""
+    paper_runs = config.num_seeds if models.create(network).paper_sites else 0
+    further = 3 * (config.num_seeds - 1) + paper_runs
+    return (config.num_evaluations + further) * config.train.epochs
+
+
+def _stack(text: str) -> dict[str, Any]:
+    num_reram_tiers, num_gpu_tiers = chips.parse_stack(text)
+    return {"num_reram_tiers": num_reram_tiers, "num_gpu_tiers": num_gpu_tiers}
+
+
+STUDY = frame.Study(
+    name="bn_placement",
+    presets=PRESETS,
+    units=lambda config: config.networks,
+    prepare=prepare,
+    measure=measure,
+    report=report,
+    steps=_num_epochs,
+    given={"data_dir": "Where data sets lie; else $CODESIGN_DATA, else downloaded."},
+    shorthands={"stack": ("R ReRAM and G GPU tiers, such as 3R1G.", _stack)},
+)
+
+
+def run(
+    config: PlacementConfig, *, workdir: StrPath, data_dir: StrPath | None = None
+) -> list[PlacementResult]:
+    """Searches every network of `config` and writes results, figures and a report.
+
+    The workdir receives `config.json`, `metrics.jsonl`, `results.json`, figures and
+    `report.html`; with several networks each has a folder of its own for its journal.
+    Running it again goes on, and gives the same quantities as if it had never been
+    interrupted.
+
+    Args:
+        config: See `PRESETS`.
+        workdir: Made if it is not there.
+        data_dir: Where data sets lie; see `data.load`.
+
+    Raises:
+        ValueError, OSError: As `frame.Study.run`, before any training.
+    """
+    return list(STUDY.run(config, workdir=workdir, data_dir=data_dir).values())

@@ -1,6 +1,5 @@
 """The figures of a placement search."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,29 +11,30 @@ from matplotlib.ticker import FuncFormatter
 from codesign.hardware import reram_gpu
 from codesign.report import canvas, plots
 from codesign.report.format import format_number, format_percent, si_scale
+from codesign.search import pareto, points
 from codesign.search.surrogate import Posterior, sample_posterior
 from codesign.search.thompson import without_long_tail
+from codesign.studies import frame
 from codesign.studies.deeptrain.placement_result import (
-    Outcome,
-    Row,
+    TOLERANCE,
+    PlacementResult,
+    PlacementRow,
     found_status,
-    mask_text,
 )
-from codesign.studies.deeptrain.placement_search import TOLERANCE
 
 LABELS = {"all_bn": "All-BN", "no_bn": "No-BN", "paper": "Paper's", "bo_n": "BO-N"}
 _STACKS = ((2, 2), (3, 1))  # R, G: those of the paper's Figs. 7 and 11
 _SHOWN_BELOW = 0.15  # accuracies so far below All-BN stand at the edge of a front
 
 
-def fit_surrogate(outcome: Outcome) -> Posterior | None:
+def fit_surrogate(result: PlacementResult) -> Posterior | None:
     """Four chains of the search's surrogate on every told trial; None without any."""
-    if not outcome.told:
+    if not result.told:
         return None
     return sample_posterior(
         jax.random.key(0),
-        np.array([trial.x for trial in outcome.told]),
-        without_long_tail([float(np.mean(trial.values)) for trial in outcome.told]),
+        np.array([trial.x for trial in result.told]),
+        without_long_tail([float(np.mean(trial.values)) for trial in result.told]),
         num_chains=4,
         num_warmup=2000,
         num_samples=1000,
@@ -42,94 +42,76 @@ def fit_surrogate(outcome: Outcome) -> Posterior | None:
 
 
 def draw(
-    outcome: Outcome,
-    posterior: Posterior | None,
-    workdir: pathlib.Path,
-    prefix: str,
-    *,
-    effect: float,
-) -> list[tuple[str, str]]:
-    """Saves the figures as PNG; returns their file names with captions.
+    result: PlacementResult, posterior: Posterior | None, prefix: str, *, effect: float
+) -> list[frame.Figure]:
+    """Draws what was found, under names that begin with `prefix`.
 
     A site is included where a batch norm changes the accuracy by more than `effect`.
-    Those that need an accuracy are left out when every candidate failed.
+    Figures that need an accuracy are left out when every candidate failed.
     """
-    drawn: list[tuple[str, Figure, str]] = []
-    if outcome.told:
-        drawn = [
-            (
-                "best_so_far",
-                _best_so_far(outcome),
-                "Validation accuracy of each evaluation, in order, and the best so far.",
-            ),
-            (
-                "pareto_period",
-                _front(outcome, "period_s", "Pipeline period", "s"),
-                "Validation accuracy against the pipeline's period. The front is over "
-                "accuracy, period and energy.",
-            ),
-            (
-                "pareto_energy",
-                _front(outcome, "energy_j", "Energy per image", "J"),
-                "The same against the energy of one image.",
-            ),
-        ]
-    drawn.append(
-        (
-            "stages",
-            _stages(outcome),
-            "Slowest pipeline stages, each over its Conv/FC stage: before (the paper's "
-            "Fig. 7) and after the search (Fig. 11).",
+    drawn: dict[str, tuple[Figure, str]] = {}
+    if result.told:
+        drawn["best_so_far"] = (
+            _best_so_far(result),
+            "Validation accuracy of each evaluation, in order, and the best so far.",
         )
+        drawn["pareto_period"] = (
+            _front(result, "period_s", "Pipeline period", "s"),
+            "Validation accuracy against the pipeline's period. The front is over "
+            "accuracy, period and energy.",
+        )
+        drawn["pareto_energy"] = (
+            _front(result, "energy_j", "Energy per image", "J"),
+            "The same against the energy of one image.",
+        )
+    drawn["stages"] = (
+        _stages(result),
+        "Slowest pipeline stages, each over its Conv/FC stage: before (the paper's Fig. "
+        "7) and after the search (Fig. 11).",
     )
     if posterior is not None:
-        drawn += [
-            (
-                "inclusion",
-                _inclusion(outcome, posterior, effect),
-                "Posterior probability that a batch norm at a site changes the accuracy "
-                f"by more than {effect:.2%}, and what it costs.",
+        drawn["inclusion"] = (
+            _inclusion(result, posterior, effect),
+            "Posterior probability that a batch norm at a site changes the accuracy by "
+            f"more than {effect:.2%}, and what it costs.",
+        )
+        drawn["training_curves"] = (
+            plots.training_curves(
+                {LABELS[key]: row.history for key, row in result.rows.items()}
             ),
-            (
-                "training_curves",
-                plots.training_curves(
-                    {LABELS[key]: row.history for key, row in outcome.rows.items()}
-                ),
-                "Validation accuracy over epochs, first seed.",
-            ),
-        ]
-    captions = []
-    for name, figure, caption in drawn:
-        path = f"{prefix}{name}.png"
-        canvas.save(figure, workdir / path)
-        captions.append((path, caption))
-    return captions
+            "Validation accuracy over epochs, first seed.",
+        )
+    return [frame.Figure(prefix + name, *each) for name, each in drawn.items()]
 
 
-def _best_so_far(outcome: Outcome) -> Figure:
+def _best_so_far(result: PlacementResult) -> Figure:
     def status(trial):
         if trial.status == "failed":
             return "failed"
         return "at chance" if found_status(trial) == "at_chance" else trial.origin
 
-    reference = _reference(outcome)
+    reference = _reference(result)
     return plots.best_so_far(
-        [trial.value for trial in outcome.trained],
-        [status(trial) for trial in outcome.trained],
+        [trial.value for trial in result.trained],
+        [status(trial) for trial in result.trained],
         references={} if reference is None else {"All-BN": reference},
         tolerance=TOLERANCE,
     )
 
 
-def _front(outcome: Outcome, metric: str, label: str, unit: str) -> Figure:
-    names = {mask_text(row.mask): LABELS[key] for key, row in outcome.rows.items()}
-    keys = [mask_text(trial.x) for trial in outcome.told]
-    chosen = mask_text(outcome.rows["bo_n"].mask)
-    reference = _reference(outcome)
+def _front(result: PlacementResult, metric: str, label: str, unit: str) -> Figure:
+    names = {points.encode(row.mask): LABELS[key] for key, row in result.rows.items()}
+    keys = [points.encode(trial.x) for trial in result.told]
+    chosen = points.encode(result.rows["bo_n"].mask)
+    reference = _reference(result)
+    found = np.array(
+        [(t.value, t.metrics["period_s"], t.metrics["energy_j"]) for t in result.told],
+        float,
+    )
     return plots.pareto(
-        [trial.metrics[metric] for trial in outcome.told],
-        [float(np.mean(trial.values)) for trial in outcome.told],
-        front=list(outcome.on_front),
+        [trial.metrics[metric] for trial in result.told],
+        [float(np.mean(trial.values)) for trial in result.told],
+        front=list(pareto.pareto_front(found, ("max", "min", "min"))),
         labels=[names.get(key) for key in keys],
         highlight=keys.index(chosen) if chosen in keys else None,
         y_floor=None if reference is None else reference - _SHOWN_BELOW,
@@ -139,24 +121,24 @@ def _front(outcome: Outcome, metric: str, label: str, unit: str) -> Figure:
     )
 
 
-def _stages(outcome: Outcome) -> Figure:
-    def slowest(row: Row, r: int, g: int) -> tuple[float, float]:
-        parts = outcome.estimate(row.mask, reram_gpu.deeptrain(r, g)).breakdown
+def _stages(result: PlacementResult) -> Figure:
+    def slowest(row: PlacementRow, r: int, g: int) -> tuple[float, float]:
+        parts = result.estimate(row.mask, reram_gpu.deeptrain(r, g)).breakdown
         return float(parts["slowest_conv_s"]), float(parts["slowest_bn_s"])
 
     return stage_bars(
         {
             LABELS[key]: {
-                f"{r}R{g}G": slowest(outcome.rows[key], r, g) for r, g in _STACKS
+                f"{r}R{g}G": slowest(result.rows[key], r, g) for r, g in _STACKS
             }
             for key in ("all_bn", "bo_n")
         }
     )
 
 
-def _inclusion(outcome: Outcome, posterior: Posterior, effect: float) -> Figure:
-    mask = outcome.rows["bo_n"].mask
-    norms = outcome.ops.select("norm")
+def _inclusion(result: PlacementResult, posterior: Posterior, effect: float) -> Figure:
+    mask = result.rows["bo_n"].mask
+    norms = result.ops.select("norm")
     elements = dict(zip(norms.sites, np.array(norms.elements), strict=True))
     return inclusion_probability(
         list(posterior.site_inclusion(effect)),
@@ -166,9 +148,9 @@ def _inclusion(outcome: Outcome, posterior: Posterior, effect: float) -> Figure:
     )
 
 
-def _reference(outcome: Outcome) -> float | None:
+def _reference(result: PlacementResult) -> float | None:
     """Validation accuracy of All-BN in the search."""
-    return next((t.value for t in outcome.told if t.x.all()), None)
+    return next((t.value for t in result.told if t.x.all()), None)
 
 
 @canvas.styled

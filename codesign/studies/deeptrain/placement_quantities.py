@@ -1,136 +1,103 @@
 """The numbers of a placement search, as results.json holds them."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from codesign.report import Quantity
 from codesign.search.diagnostics import Diagnostics
-from codesign.studies.deeptrain.placement_result import Outcome, standard_error
+from codesign.studies.deeptrain.placement_result import PlacementResult, standard_error
+from codesign.studies.deeptrain.stack_published import GPU_WORK_CUT
 
 
-def outcome_quantities(outcome: Outcome, *, several: bool) -> list[Quantity]:
-    """The numbers of one network; names carry the network when there are several."""
-    rows = outcome.rows
-    suffix = f",{outcome.network_name}" if several else ""
+def result_quantities(
+    result: PlacementResult, diagnostics: Diagnostics | None
+) -> list[Quantity]:
+    """The numbers of one network."""
     found = []
-    for key, row in rows.items():
-        index = f"[{key}{suffix}]"
-        error = row.accuracy_error
-        seeds = f"mean of {len(row.test)} seeds, standard error {error:.4f}"
-        found += [
-            Quantity(
-                f"accuracy{index}",
-                row.accuracy,
-                "",
-                kind="measured",
-                note=seeds if row.test else "every run diverged",
-            ),
-            Quantity(f"num_bn{index}", int(row.mask.sum()), "", kind="measured"),
-            Quantity(
-                f"period_s{index}", row.period_s, "s", kind="assumed",
-                note="exact model at the sourced prior",
-            ),
-            Quantity(
-                f"training_time_s{index}", row.training_time_s, "s", kind="assumed",
-                note="on the stack; exact model at the sourced prior",
-            ),
-            Quantity(
-                f"energy_j{index}", row.energy_j, "J", kind="assumed",
-                note="per image; exact model at the sourced prior",
-            ),
-        ]  # fmt: skip
+    of = {"network": result.network_name}
+
+    def add(name: str, value: Any, unit: str = "", placement: str = "", **more) -> None:
+        where = {"placement": placement, **of} if placement else of
+        found.append(
+            Quantity(name, value, unit, of=where, **{"kind": "measured", **more})
+        )
+
+    for key, row in result.rows.items():
+        seeds = (
+            f"mean of {len(row.test)} seeds, standard error {row.accuracy_error:.4f}"
+        )
+        note = seeds if row.test else "every run diverged"
+        add("accuracy", row.accuracy, "", key, note=note)
+        add("num_bn", int(row.mask.sum()), "", key)
+        for name, unit, what in (
+            ("period_s", "s", ""),
+            ("training_time_s", "s", "on the stack; "),
+            ("energy_j", "J", "per image; "),
+        ):
+            note = f"{what}exact model at the sourced prior"
+            add(name, getattr(row, name), unit, key, kind="assumed", note=note)
         if row.validation:
-            mean = float(np.mean(row.validation))
-            found.append(
-                Quantity(
-                    f"validation_accuracy{index}", mean, "", kind="measured",
-                    note=f"standard error {standard_error(row.validation):.4f}",
-                )
-            )  # fmt: skip
-    tail = f"[{outcome.network_name}]" if several else ""
-    work = 1 - rows["bo_n"].bn_elements / rows["all_bn"].bn_elements
-    found += [
-        Quantity(
-            f"gpu_work_reduction{tail}", work, "", kind="measured",
-            paper=0.82, source="Fig. 9(b), mean of four networks at full width",
-            note="batch-norm elements that BO-N saves",
-        ),
-        Quantity(
-            f"num_evaluations{tail}", len(outcome.trained), "", kind="measured",
-            note="All-BN, No-BN and random ones included",
-        ),
-        Quantity(
-            f"num_failed{tail}",
-            sum(trial.status == "failed" for trial in outcome.trained),
-            "",
-            kind="measured",
-        ),
-        Quantity(
-            f"num_screened{tail}",
-            len(outcome.ended) - len(outcome.trained),
-            "",
-            kind="measured",
-            note="not trained: gradients vanish before training",
-        ),
-        Quantity(
-            f"train_step_traces{tail}", outcome.num_step_traces, "", kind="measured"
-        ),
-        Quantity(f"confirmed{tail}", outcome.confirmed, "", kind="measured"),
-    ]  # fmt: skip
+            note = f"standard error {standard_error(row.validation):.4f}"
+            add(
+                "validation_accuracy",
+                float(np.mean(row.validation)),
+                "",
+                key,
+                note=note,
+            )
+    rows = result.rows
+    add(
+        "gpu_work_reduction", 1 - rows["bo_n"].bn_elements / rows["all_bn"].bn_elements,
+        paper=GPU_WORK_CUT, source="Fig. 9(b), mean of four networks at full width",
+        note="batch-norm elements that BO-N saves", title="GPU work saved by BO-N",
+    )  # fmt: skip
+    note = "All-BN, No-BN and random ones included"
+    add("num_evaluations", len(result.trained), note=note)
+    add("num_failed", sum(trial.status == "failed" for trial in result.trained))
+    note = "not trained: gradients vanish before training"
+    add("num_screened", len(result.ended) - len(result.trained), note=note)
+    add("train_step_traces", result.num_step_traces)
+    add("confirmed", result.confirmed)
+    why = "" if diagnostics else "; every candidate failed"
+    note = f"worst of noise, global scale, intercept and site effects{why}"
+    add("surrogate_r_hat", diagnostics and diagnostics.worst_r_hat, note=note)
+    note = f"least effective sample size of the same{why}"
+    add("surrogate_ess", diagnostics and diagnostics.least_effective_size, note=note)
     return found
 
 
-def surrogate_quantities(
-    outcome: Outcome, diagnostics: Diagnostics | None, *, several: bool
-) -> list[Quantity]:
-    """How far the chains of a network's surrogate agree; None where there are none."""
-    tail = f"[{outcome.network_name}]" if several else ""
-    why = "" if diagnostics else "; every candidate failed"
-    r_hat = diagnostics and diagnostics.worst_r_hat
-    effective_size = diagnostics and diagnostics.least_effective_size
-    return [
-        Quantity(
-            f"surrogate_r_hat{tail}", r_hat, "", kind="measured",
-            note=f"worst of noise, global scale, intercept and site effects{why}",
-        ),
-        Quantity(
-            f"surrogate_ess{tail}", effective_size, "", kind="measured",
-            note=f"least effective sample size of the same{why}",
-        ),
-    ]  # fmt: skip
+_OVER_NETWORKS = {  # else the mean
+    "train_step_traces": (max, "most of any network"),
+    "surrogate_r_hat": (max, "worst of any network"),
+    "surrogate_ess": (min, "least of any network"),
+    "num_evaluations": (sum, "sum over networks"),
+    "num_failed": (sum, "sum over networks"),
+    "num_screened": (sum, "sum over networks"),
+    "confirmed": (all, "all networks"),
+}
 
 
-def over_networks(
-    quantities: list[Quantity], outcomes: list[Outcome]
-) -> list[Quantity]:
-    """The same names without a network: means, totals of counts, the most traces."""
-    groups: dict[str, list[Quantity]] = {}
+def over_networks(quantities: Sequence[Quantity], several: bool) -> list[Quantity]:
+    """The same numbers without a network: means, totals of counts, the worst.
+
+    Of one network these are its own, and stand in their place.
+    """
+    groups: dict[tuple[str, ...], list[Quantity]] = {}
     for quantity in quantities:
-        base = quantity.name
-        for outcome in outcomes:
-            name = outcome.network_name
-            base = base.replace(f",{name}]", "]").replace(f"[{name}]", "")
-        groups.setdefault(base, []).append(quantity)
+        placement = quantity.of.get("placement", "")
+        groups.setdefault((quantity.name, placement), []).append(quantity)
     found = []
-    for name, group in groups.items():
+    for (name, placement), group in groups.items():
         values = [q.value for q in group if q.value is not None]
-        if name == "train_step_traces":
-            value, note = max(values), "most of any network"
-        elif name == "surrogate_r_hat":
-            value, note = max(values, default=None), "worst of any network"
-        elif name == "surrogate_ess":
-            value, note = min(values, default=None), "least of any network"
-        elif name in ("num_evaluations", "num_failed", "num_screened"):
-            value, note = sum(values), "sum over networks"
-        elif name == "confirmed":
-            value, note = all(values), "all networks"
-        else:
-            value = float(np.mean(values)) if values else None
-            note = f"mean of {len(values)} networks"
-        found.append(
-            dataclasses.replace(
-                group[0], name=name, value=value, note=f"{note}; {group[0].note}"
-            )
+        join, what = _OVER_NETWORKS.get(
+            name, (lambda v: float(np.mean(v)), f"mean of {len(values)} networks")
         )
+        value, note = group[0].value, group[0].note
+        if several:
+            value, note = join(values) if values else None, f"{what}; {note}"
+        of = {"placement": placement} if placement else {}
+        found.append(dataclasses.replace(group[0], of=of, value=value, note=note))
     return found

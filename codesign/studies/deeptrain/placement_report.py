@@ -1,118 +1,85 @@
-"""Writes what a placement search found: results.json, figures and one HTML page."""
-
-import pathlib
-import sys
+"""What a placement search found, as people read it."""
 
 import numpy as np
-import rich.console
 
-from codesign import report
-from codesign.records.files import write_atomic
-from codesign.report import (
-    Card,
-    Column,
-    FigureImage,
-    Paragraph,
-    Quantity,
-    Section,
-    Table,
-)
+from codesign import report as reports
+from codesign.report import Card, Column, Paragraph, Quantity, Table
 from codesign.search.diagnostics import Diagnostics, diagnose
-from codesign.studies.deeptrain import placement_figures as drawing
-from codesign.studies.deeptrain import stack_published as published
+from codesign.studies import frame
+from codesign.studies.deeptrain import placement_figures, stack_published
 from codesign.studies.deeptrain.placement_figures import LABELS
 from codesign.studies.deeptrain.placement_quantities import (
-    outcome_quantities,
     over_networks,
-    surrogate_quantities,
+    result_quantities,
 )
-from codesign.studies.deeptrain.placement_result import Outcome, Row, found_status
-from codesign.studies.deeptrain.placement_search import TOLERANCE
+from codesign.studies.deeptrain.placement_result import (
+    TOLERANCE,
+    PlacementResult,
+    PlacementRow,
+    found_status,
+)
 from codesign.studies.deeptrain.placement_settings import PlacementConfig
 
 
-def write(
-    config: PlacementConfig,
-    outcomes: list[Outcome],
-    *,
-    workdir: pathlib.Path,
-    wall_s: float,
-) -> None:
-    """Writes `results.json`, PNG figures and `report.html`, and prints the tables."""
-    sections, images, cards, notes = [], [], [], []
+def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.Report:
+    """The tables, figures and numbers of every network, and the published placements."""
+    several = len(found) > 1
+    sections, shown, cards, warnings = [], [], [], []
     quantities: list[Quantity] = []
-    for outcome in outcomes:
-        prefix = f"{outcome.network_name}_" if len(outcomes) > 1 else ""
-        table = comparison_table(config, outcome)
-        posterior = drawing.fit_surrogate(outcome)
+    for name, result in found.items():
+        table = comparison_table(config, result)
+        shown.append(table)
+        posterior = placement_figures.fit_surrogate(result)
         diagnostics = None if posterior is None else diagnose(posterior)
-        effect = config.sparsity_penalty or TOLERANCE
-        drawn = drawing.draw(outcome, posterior, workdir, prefix, effect=effect)
-        images += [path for path, _ in drawn]
-        sections.append(
-            Section(
-                f"{outcome.network_name} on {config.dataset}",
-                [
-                    table,
-                    *(FigureImage(workdir / path, text) for path, text in drawn),
-                    *([] if diagnostics is None else [surrogate_table(diagnostics)]),
-                    trials_table(outcome),
-                ],
-            )
+        figures = placement_figures.draw(
+            result,
+            posterior,
+            f"{name}_" if several else "",
+            effect=config.sparsity_penalty or TOLERANCE,
         )
-        cards += _cards(outcome, len(outcomes) > 1)
-        notes += _warnings(outcome)
-        several = len(outcomes) > 1
-        quantities += outcome_quantities(outcome, several=several)
-        quantities += surrogate_quantities(outcome, diagnostics, several=several)
-        _print(table)
-    if len(outcomes) > 1:
-        quantities += over_networks(quantities, outcomes)
-    quantities += published.quantities()
+        surrogate = [] if diagnostics is None else [surrogate_table(diagnostics)]
+        body = [table, *figures, *surrogate, trials_table(result)]
+        sections.append(frame.Section(f"{name} on {config.dataset}", body))
+        cards += _cards(result, several)
+        warnings += _warnings(result)
+        quantities += result_quantities(result, diagnostics)
     sections.append(
-        Section(
+        frame.Section(
             "The published placements",
             [
                 Paragraph(
                     "Full width and 32x32 inputs, whatever was trained above. Each number "
                     "of the paper stands beside ours under 'paper and ours'."
                 ),
-                published.speedup_table(),
+                stack_published.speedup_table(),
             ],
         )
     )
-    results = report.Results(
-        experiment="bn_placement",
-        preset=config.preset,
-        seed=config.seed,
-        environment=report.environment(),
-        wall_s=wall_s,
-        quantities=quantities,
-        figures=images,
-    )
-    page = report.render_page(
-        f"Batch norms on {config.num_reram_tiers}R{config.num_gpu_tiers}G",
-        " ".join(summary(config, outcome) for outcome in outcomes),
-        cards=cards,
+    return frame.Report(
+        title=f"Batch norms on {config.stack}",
+        summary=" ".join(summary(config, result) for result in found.values()),
         sections=sections,
-        results=results,
-        config=config,
-        warnings=notes,
+        cards=cards,
+        shown=shown,
+        warnings=warnings,
+        quantities=[
+            *(quantities if several else ()),
+            *over_networks(quantities, several),
+            *stack_published.published_quantities(),
+        ],
+        compared=(
+            "The paper's numbers and ours",
+            "Of the published placements at full width, whatever was trained above.",
+        ),
     )
-    write_atomic(workdir / "report.html", page)
-    results.write(workdir / "results.json")
-    console = rich.console.Console()
-    for outcome in outcomes:
-        console.print(summary(config, outcome), highlight=False)
-    console.print(f"Report: {workdir / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def summary(config: PlacementConfig, outcome: Outcome) -> str:
+def summary(config: PlacementConfig, result: PlacementResult) -> str:
     """The answer in a paragraph."""
-    all_bn, bo_n = outcome.rows["all_bn"], outcome.rows["bo_n"]
-    name = f"{outcome.network_name} on {config.dataset}"
-    if not outcome.confirmed:
-        return f"{name}: no placement with fewer batch norms: {outcome.doubt}."
+    all_bn, bo_n = result.rows["all_bn"], result.rows["bo_n"]
+    name = f"{result.network_name} on {config.dataset}"
+    if not result.confirmed:
+        return f"{name}: no placement with fewer batch norms: {result.doubt}."
     kept = int(bo_n.mask.sum())
     cut = 1 - bo_n.period_s / all_bn.period_s
     energy = 1 - bo_n.energy_j / all_bn.energy_j
@@ -120,16 +87,16 @@ def summary(config: PlacementConfig, outcome: Outcome) -> str:
         f"{name} needs {kept} of its {len(bo_n.mask)} batch norms (after "
         f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
         f"{_accuracy(all_bn)} with all, over {config.num_seeds} seeds. On "
-        f"{config.num_reram_tiers}R{config.num_gpu_tiers}G that shortens the pipeline's "
+        f"{config.stack} that shortens the pipeline's "
         f"period by {cut:.1%} and saves {energy:.1%} of the energy."
     )
 
 
-def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
+def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
     """All-BN, No-BN, the paper's placement and BO-N: accuracy and cost."""
-    stack = f"{config.num_reram_tiers}R{config.num_gpu_tiers}G"
     table = Table(
-        f"{outcome.network_name} (width {config.width:g}) on {config.dataset}, {stack}",
+        f"{result.network_name} (width {config.width:g}) on {config.dataset}, "
+        f"{config.stack}",
         [
             "Placement",
             Column("BN", justify="right"),
@@ -151,13 +118,13 @@ def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
             "exact model values at the sourced prior; none is fitted.",
         ],
     )
-    work = outcome.rows["all_bn"].bn_elements
-    for key, row in outcome.rows.items():
+    work = result.rows["all_bn"].bn_elements
+    for key, row in result.rows.items():
         parts = row.cost.breakdown
         table.add(
             LABELS[key],
             int(row.mask.sum()),
-            report.format_mask(row.mask),
+            reports.format_mask(row.mask),
             _accuracy(row),
             float(parts["slowest_conv_s"]),
             float(parts["slowest_bn_s"]),
@@ -171,7 +138,7 @@ def comparison_table(config: PlacementConfig, outcome: Outcome) -> Table:
     return table
 
 
-def trials_table(outcome: Outcome) -> Table:
+def trials_table(result: PlacementResult) -> Table:
     """Every evaluation of the search, in order."""
     table = Table(
         "Evaluations",
@@ -187,10 +154,10 @@ def trials_table(outcome: Outcome) -> Table:
             "Outcome",
         ],
     )
-    for trial in outcome.ended:
+    for trial in result.ended:
         table.add(
             trial.number + 1,
-            report.format_mask(trial.x),
+            reports.format_mask(trial.x),
             int(trial.x.sum()),
             trial.origin,
             trial.value,
@@ -232,9 +199,9 @@ def surrogate_table(diagnostics: Diagnostics) -> Table:
     return table
 
 
-def _cards(outcome: Outcome, several: bool) -> list[Card]:
-    all_bn, bo_n = outcome.rows["all_bn"], outcome.rows["bo_n"]
-    name = f"{outcome.network_name}: " if several else ""
+def _cards(result: PlacementResult, several: bool) -> list[Card]:
+    all_bn, bo_n = result.rows["all_bn"], result.rows["bo_n"]
+    name = f"{result.network_name}: " if several else ""
     return [
         Card(
             f"{name}Batch norms kept",
@@ -246,40 +213,33 @@ def _cards(outcome: Outcome, several: bool) -> list[Card]:
         ),
         Card(
             f"{name}Period",
-            report.format_si(bo_n.period_s, "s"),
-            f"{report.format_si(all_bn.period_s, 's')} with All-BN",
+            reports.format_si(bo_n.period_s, "s"),
+            f"{reports.format_si(all_bn.period_s, 's')} with All-BN",
         ),
         Card(
             f"{name}Energy per image",
-            report.format_si(bo_n.energy_j, "J"),
-            f"{report.format_si(all_bn.energy_j, 'J')} with All-BN",
+            reports.format_si(bo_n.energy_j, "J"),
+            f"{reports.format_si(all_bn.energy_j, 'J')} with All-BN",
         ),
     ]
 
 
-def _warnings(outcome: Outcome) -> list[str | Table]:
-    failed = [trial for trial in outcome.trained if trial.status == "failed"]
+def _warnings(result: PlacementResult) -> list[str | Table]:
+    failed = [trial for trial in result.trained if trial.status == "failed"]
     notes: list[str | Table] = []
     if failed:
         table = Table(
-            f"Failed candidates of {outcome.network_name}", ["Placement", "Why"]
+            f"Failed candidates of {result.network_name}", ["Placement", "Why"]
         )
         for trial in failed:
-            table.add(report.format_mask(trial.x), trial.reason)
+            table.add(reports.format_mask(trial.x), trial.reason)
         notes.append(table)
-    if not outcome.confirmed:
-        notes.append(f"{outcome.network_name}: {outcome.doubt}.")
+    if not result.confirmed:
+        notes.append(f"{result.network_name}: {result.doubt}.")
     return notes
 
 
-def _print(table: Table) -> None:
-    if sys.stdout.isatty():
-        rich.console.Console().print(table.to_rich())
-    else:
-        print(table.to_text(), flush=True)
-
-
-def _accuracy(row: Row) -> str:
+def _accuracy(row: PlacementRow) -> str:
     if row.accuracy is None:
         return "diverged"
     return f"{row.accuracy:.1%} ± {row.accuracy_error:.1%}".replace("% ±", " ±")

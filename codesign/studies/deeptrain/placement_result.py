@@ -9,13 +9,14 @@ import numpy as np
 from codesign.hardware import reram_gpu
 from codesign.hardware.cost import Cost
 from codesign.hardware.reram_gpu import ReramGpuSpec
-from codesign.models import Network
-from codesign.search.study import Trial
+from codesign.search import Trial
 from codesign.workload import Workload
+
+TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class PlacementRow:
     """One placement of the final table: its accuracies by seed, and its cost."""
 
     mask: np.ndarray  # [C] of 0 and 1
@@ -53,7 +54,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class PlacementResult:
     """What the search found for one network.
 
     `rows` has `all_bn`, `no_bn`, `paper` (the published placement, if there is one; not
@@ -61,12 +62,10 @@ class Outcome:
     """
 
     network_name: str
-    network: Network
     ops: Workload
     spec: ReramGpuSpec
     trials: list[Trial]
-    on_front: np.ndarray  # [num told] of bool
-    rows: dict[str, Row]
+    rows: dict[str, PlacementRow]
     doubt: str  # why `bo_n` is All-BN: no other placement was confirmed; else empty
     num_step_traces: int
 
@@ -83,16 +82,27 @@ class Outcome:
     @property
     def trained(self) -> list[Trial]:
         """Trials that were trained, whether or not to an end, in order."""
-        return [t for t in self.ended if not is_screened(t)]
+        return trained(self.trials)
 
     @property
     def told(self) -> list[Trial]:
         """Trials that have a validation accuracy, in order."""
-        return [t for t in self.trials if t.status == "told"]
+        return told(self.trials)
 
     def estimate(self, mask: np.ndarray, spec: ReramGpuSpec | None = None) -> Cost:
         """Exact cost of one image's share of a batch on the stack, or on another."""
         return stack_cost(spec or self.spec, self.ops, mask)
+
+
+def told(trials: list[Trial]) -> list[Trial]:
+    """Those that have a validation accuracy."""
+    return [trial for trial in trials if trial.status == "told"]
+
+
+def trained(trials: list[Trial]) -> list[Trial]:
+    """Those that were trained and have ended."""
+    ended = (trial for trial in trials if trial.status in ("told", "failed"))
+    return [trial for trial in ended if not is_screened(trial)]
 
 
 def is_screened(trial: Trial) -> bool:
@@ -127,8 +137,3 @@ def standard_error(values: tuple[float, ...]) -> float:
     if len(values) < 2:
         return 0.0
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
-def mask_text(x: np.ndarray) -> str:
-    """A mask as it names files, such as `00001010`."""
-    return "".join(str(int(value)) for value in x)

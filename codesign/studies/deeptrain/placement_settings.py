@@ -1,102 +1,88 @@
 """Settings of a placement search, and the presets."""
 
 import dataclasses
-import math
 
 from codesign import data, models
 from codesign.hardware import reram_gpu
+from codesign.models.layers import INITIALISATIONS
+from codesign.records.settings import setting
+from codesign.studies import frame
 from codesign.training import TrainConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class PlacementConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlacementConfig(frame.Config):
     """Settings of one search; `PRESETS` has named ones.
 
-    Attributes:
-        preset: Name that the results carry.
-        seed: Root of every random key.
-        networks: Names of `models.NETWORKS`, searched one after the other.
-        dataset: Name of `data.DATASETS`.
-        width: Channel multiplier.
-        image_size: Height and width that images are brought to, at least 8.
-        initialisation: `pytorch`, `xavier` or `kaiming`.
-        num_train, num_validation, num_test: Sizes of stratified subsets; None for all.
-        train: Hyperparameters of every run.
-        num_evaluations: Placements trained in the search, All-BN, No-BN and
-            `num_initial` random ones included.
-        num_initial: Random placements before the surrogate proposes; at most half of
-            those that follow All-BN and No-BN.
-        sparsity_penalty: Lambda: accuracy that one more batch norm must be worth.
-        least_health: A placement is not trained if, before any training, the mean
-            gradient of one of its kernels is a smaller part of its mean weight; 0 trains
-            all. The default is where DeepTrain sees gradients vanish (Fig. 1: 0.02 to
-            0.04 %).
-        warm_start: Journal of another search over the same sites, such as one on
-            another data set; its three best placements are trained first.
-        num_reram_tiers, num_gpu_tiers: R and G of the stack.
-        num_seeds: Runs behind each accuracy of the final table.
-        checkpoint_every_s: Least time between two checkpoints of a run.
+    Runs take the seeds `seed`, `seed` + 1, ... All-BN, No-BN and `num_random` random
+    placements come before the surrogate proposes. The default of `least_health` is where
+    DeepTrain sees gradients vanish (Fig. 1: 0.02 to 0.04 %).
     """
 
-    preset: str = "default"
-    seed: int = 0
-    networks: tuple[str, ...] = ("vgg11",)
-    dataset: str = "digits"
-    width: float = 0.25
-    image_size: int = 32
-    initialisation: str = "pytorch"
-    num_train: int | None = None
-    num_validation: int | None = None
-    num_test: int | None = None
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    num_evaluations: int = 16
-    num_initial: int = 5
-    sparsity_penalty: float = 0.005
-    least_health: float = 4e-4
-    warm_start: str | None = None
-    num_reram_tiers: int = 3
-    num_gpu_tiers: int = 1
-    num_seeds: int = 3
-    checkpoint_every_s: float = 10.0
+    networks: tuple[str, ...] = setting(
+        ("vgg11",), "Networks, searched in turn.", distinct=True, flag="network"
+    )
+    dataset: str = setting("digits", "Data set.", one_of=data.DATASETS, flag="data")
+    width: float = setting(0.25, "Channel multiplier.", above=0)
+    image_size: int = setting(32, "Height and width of images.", least=8)
+    initialisation: str = setting(
+        "pytorch", "Of the weights.", one_of=tuple(INITIALISATIONS)
+    )
+    num_train: int | None = setting(None, "Training images; none for all.", least=1)
+    num_validation: int | None = setting(None, "Likewise, validation.", least=1)
+    num_test: int | None = setting(None, "Likewise, test.", least=1)
+    train: TrainConfig = setting(TrainConfig(), "Hyperparameters of every run.")
+    num_evaluations: int = setting(
+        16, "Placements trained in the search.", grows=True, flag="evaluations"
+    )
+    num_initial: int = setting(
+        5, "Random placements, at most half of the search.", least=0
+    )
+    sparsity_penalty: float = setting(
+        0.005,
+        "Accuracy that one more batch norm must be worth.",
+        least=0,
+        flag="lambda",
+    )
+    least_health: float = setting(
+        4e-4,
+        "Gradient over weight before training, below which nothing is trained; 0 for "
+        "all.",
+        least=0,
+    )
+    warm_start: str | None = setting(
+        None, "journal.jsonl of another search, whose three best come first."
+    )
+    num_reram_tiers: int = setting(3, "R of the stack.")
+    num_gpu_tiers: int = setting(1, "G of the stack.")
+    num_seeds: int = setting(
+        3, "Runs behind each final accuracy.", least=1, grows=True, flag="seeds"
+    )
+    checkpoint_every_s: float = setting(
+        10.0, "Least seconds between two checkpoints of a run.", least=0, free=True
+    )
 
     @property
     def num_random(self) -> int:
         """Random placements of the search."""
         return min(self.num_initial, (self.num_evaluations - 2) // 2)
 
-    def checked(self) -> "PlacementConfig":
-        """Validates what needs no data; returns self.
+    @property
+    def stack(self) -> str:
+        """Tiers as they are written: 3R1G."""
+        return f"{self.num_reram_tiers}R{self.num_gpu_tiers}G"
 
-        Raises:
-            ValueError: Names the field, its value, the rule and the way out.
-        """
-        for name in ("num_evaluations", "num_seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be >= 1, got {getattr(self, name)}.")
+    def check(self) -> None:
         if self.num_evaluations < 3:
             raise ValueError(
-                f"`num_evaluations` (={self.num_evaluations}) must be at least 3: "
-                "All-BN, No-BN and one candidate."
+                f"`num_evaluations` must be >= 3, got {self.num_evaluations}: All-BN, "
+                "No-BN and one candidate."
             )
-        if not 0 <= self.seed <= 2**32 - self.num_seeds:
+        if self.seed + self.num_seeds > frame.SEEDS:
             raise ValueError(
                 f"`seed` must lie in 0..2**32 - `num_seeds`, got {self.seed}; runs "
                 "take the seeds that follow it."
             )
-        if self.num_initial < 0:
-            raise ValueError(f"`num_initial` must be >= 0, got {self.num_initial}.")
-        if not 0 <= self.sparsity_penalty < math.inf:
-            raise ValueError(
-                "`sparsity_penalty` (lambda) must be >= 0 and finite, got "
-                f"{self.sparsity_penalty}."
-            )
-        if not 0 <= self.least_health < math.inf:
-            raise ValueError(
-                "`least_health` must be >= 0 and finite, got "
-                f"{self.least_health}; 0 trains every placement."
-            )
-        if not self.networks:
-            raise ValueError(f"`networks` is empty; name some of {models.NETWORKS}.")
         for name in self.networks:
             models.create(
                 name,
@@ -104,17 +90,12 @@ class PlacementConfig:
                 width=self.width,
                 initialisation=self.initialisation,
             )
-        if self.dataset not in data.DATASETS:
-            raise ValueError(
-                f"`dataset` (={self.dataset!r}) must be one of {list(data.DATASETS)}."
-            )
         reram_gpu.deeptrain(self.num_reram_tiers, self.num_gpu_tiers)
-        self.train.checked()
-        return self
 
 
 _CIFAR_TRAIN = TrainConfig(epochs=8, learning_rate=0.05, weight_decay=5e-4)
 PRESETS = {
+    "default": PlacementConfig(preset="default"),
     "smoke": PlacementConfig(
         preset="smoke",
         width=0.125,
@@ -124,7 +105,6 @@ PRESETS = {
         num_seeds=2,
         checkpoint_every_s=1.0,
     ),
-    "default": PlacementConfig(),
     "cifar10": PlacementConfig(
         preset="cifar10",
         dataset="cifar10",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from codesign.records.files import write_atomic
 from codesign.search import points
 
 PUBLISHED = "vgg11_digits.csv"  # beside this file
@@ -65,8 +64,8 @@ class PlacementTable:
         value = self.accuracy - sparsity_penalty * ones
         return np.where(np.isnan(value), -np.inf, value)
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as CSV: settings in a comment, then one row a run."""
+    def to_csv(self) -> str:
+        """Returns the table as CSV: settings in a comment, then one row a run."""
         out = io.StringIO()
         out.write(f"# {json.dumps(self.settings, sort_keys=True)}\n")
         writer = csv.writer(out, lineterminator="\n")
@@ -88,7 +87,7 @@ class PlacementTable:
                     *_texts(self.health[i, s], ".4g"),
                 ]
                 writer.writerow([points.encode(mask), int(seed), *texts])
-        write_atomic(path, out.getvalue())
+        return out.getvalue()
 
 
 def _texts(numbers: np.ndarray, form: str) -> list[str]:
@@ -96,7 +95,7 @@ def _texts(numbers: np.ndarray, form: str) -> list[str]:
 
 
 def load(path: str | os.PathLike[str] | None = None) -> PlacementTable:
-    """Reads a table that `PlacementTable.write` wrote.
+    """Reads a table that `PlacementTable.to_csv` made.
 
     Args:
         path: The file; None for the one that comes with the package: VGG-11 on digits.

@@ -11,10 +11,6 @@ from codesign.hardware import reram_gpu
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.workload.graph import Workload
 
-# DeepTrain, Fig. 12: cuts by the published placements on 3R1G, mean of four networks.
-PAPER_PERIOD_CUT = 0.671
-PAPER_ENERGY_CUT = 0.166
-
 Pair = tuple[Workload, Workload]  # a network with all batch norms, and with those kept
 
 
@@ -29,15 +25,17 @@ def cuts(spec: ReramGpuSpec, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndar
     return 1 - kept[:, 0], 1 - kept[:, 1]
 
 
-def fit(spec: ReramGpuSpec, pairs: Sequence[Pair]) -> ReramGpuSpec:
+def fit(
+    spec: ReramGpuSpec, pairs: Sequence[Pair], *, period_cut: float, energy_cut: float
+) -> ReramGpuSpec:
     """Chooses one utilisation and one instruction energy for all networks.
 
     The period depends on instructions per element / utilisation alone; that ratio is
-    fitted by the utilisation, so that the mean cut in period is the paper's. Then the
-    energy of an instruction is, so that the mean cut in energy is.
+    fitted by the utilisation, so that the mean cut in period is `period_cut`. Then the
+    energy of an instruction is, so that the mean cut in energy is `energy_cut`.
 
     Raises:
-        ValueError: If no utilisation in (0, 1] gives the published cut.
+        ValueError: If no utilisation in (0, 1] gives that cut.
     """
 
     def with_utilisation(log_utilisation):
@@ -47,12 +45,12 @@ def fit(spec: ReramGpuSpec, pairs: Sequence[Pair]) -> ReramGpuSpec:
 
     def period_error(log_utilisation):
         cut, _ = cuts(with_utilisation(log_utilisation), pairs)
-        return cut.mean() - PAPER_PERIOD_CUT
+        return cut.mean() - period_cut
 
     low, high = np.log(1e-3), 0.0
     if period_error(low) * period_error(high) > 0:
         raise ValueError(
-            f"`pairs` cannot cut the mean period by {PAPER_PERIOD_CUT:.1%} at any "
+            f"`pairs` cannot cut the mean period by {period_cut:.1%} at any "
             "utilisation in (0, 1]; pass the published placements at full width."
         )
     spec = with_utilisation(optimize.brentq(period_error, low, high, xtol=1e-4))
@@ -63,7 +61,7 @@ def fit(spec: ReramGpuSpec, pairs: Sequence[Pair]) -> ReramGpuSpec:
         )
 
     def energy_error(log_energy):
-        return cuts(with_energy(log_energy), pairs)[1].mean() - PAPER_ENERGY_CUT
+        return cuts(with_energy(log_energy), pairs)[1].mean() - energy_cut
 
     bounds = np.log(1e-13), np.log(1e-8)
     return with_energy(optimize.brentq(energy_error, *bounds, xtol=1e-4))

@@ -1,4 +1,7 @@
-"""The whole experiment on a small scale: what it writes, resumes, and refuses."""
+"""The whole experiment on a small scale: what it writes, resumes, and refuses.
+
+A network of three sites stands in for VGG-11, so that a run takes seconds.
+"""
 
 import dataclasses
 import json
@@ -12,12 +15,16 @@ import time
 
 import numpy as np
 import pytest
+from absl import logging
 
+from codesign import models
 from codesign.report import Results
 from codesign.search.study import Study
-from codesign.studies.deeptrain import placement
+from codesign.studies.deeptrain import placement, placement_search
+from codesign.studies.deeptrain.placement_result import PlacementRow
 from codesign.studies.deeptrain.placement_search import is_confirmed
 from codesign.training import TrainConfig, Trainer
+from tests.conftest import tiny
 
 _TINY = dataclasses.replace(
     placement.PRESETS["smoke"],
@@ -38,16 +45,19 @@ _QUANTITIES = {
     *("energy_j[all_bn]", "energy_j[bo_n]", "gpu_work_reduction"),
     *("num_evaluations", "train_step_traces", "surrogate_r_hat", "surrogate_ess"),
 }
+_ROOT = pathlib.Path(__file__).parents[3]
 # Runs the tiny experiment in a process that a test may kill.
 _SCRIPT = """
-import dataclasses, json, pathlib, sys
-from codesign.search import placement
-from codesign.training import TrainConfig, Trainer
-workdir = pathlib.Path(sys.argv[1])
+import json, sys
+from codesign import models
+from codesign.studies.deeptrain import placement
+from codesign.training import TrainConfig
+from tests.conftest import tiny
+models.create = tiny
 settings = json.loads(sys.argv[2])
 settings["train"] = TrainConfig(**settings["train"])
 settings["networks"] = tuple(settings["networks"])
-placement.run(placement.PlacementConfig(**settings), workdir=workdir)
+placement.run(placement.PlacementConfig(**settings), workdir=sys.argv[1])
 """
 
 
@@ -55,6 +65,7 @@ def _run_in_process(config, workdir):
     settings = json.dumps(dataclasses.asdict(config))
     return subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, str(workdir), settings],
+        cwd=_ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -64,23 +75,29 @@ def _run_in_process(config, workdir):
 def finished(tmp_path_factory):
     """One uninterrupted run."""
     workdir = tmp_path_factory.mktemp("finished")
-    outcomes = placement.run(_TINY, workdir=workdir)
-    return workdir, outcomes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create", tiny)
+        return workdir, placement.run(_TINY, workdir=workdir)
+
+
+@pytest.fixture
+def three_sites(monkeypatch):
+    monkeypatch.setattr(models, "create", tiny)
 
 
 def _values(workdir):
-    return {q.name: q.value for q in Results.read(workdir / "results.json").quantities}
+    return {q.key: q.value for q in Results.read(workdir / "results.json").quantities}
 
 
 def test_what_a_run_writes(finished, capsys):
-    workdir, (outcome,) = finished
+    workdir, (result,) = finished
     results = Results.read(workdir / "results.json")
     values = _values(workdir)
     assert values.keys() >= _QUANTITIES
     assert values["train_step_traces"] == 1
     assert values["num_evaluations"] == 5
     assert 0 <= values["accuracy[bo_n]"] <= 1
-    assert values["num_bn[all_bn]"] == 8
+    assert values["num_bn[all_bn]"] == 3
     assert values["period_s[bo_n]"] <= values["period_s[all_bn]"]
     for figure in results.figures:
         assert (workdir / figure).read_bytes().startswith(b"\x89PNG")
@@ -91,7 +108,7 @@ def test_what_a_run_writes(finished, capsys):
     assert {"network", "placement", "seed", "epoch", "loss"} <= set(
         json.loads(lines[0])
     )
-    assert [t.origin for t in outcome.trials] == [
+    assert [t.origin for t in result.trials] == [
         *("enqueued", "enqueued", "initial", "guided", "guided")
     ]
 
@@ -108,7 +125,7 @@ def test_published_numbers_stand_beside_ours(finished):
     assert results["published.period_cut[prior]"].value < 0.5
 
 
-def test_running_again_trains_nothing_and_finds_the_same(finished):
+def test_running_again_trains_nothing_and_finds_the_same(finished, three_sites):
     workdir, _ = finished
     before, lines = _values(workdir), (workdir / "metrics.jsonl").read_text()
     placement.run(_TINY, workdir=workdir)
@@ -116,7 +133,9 @@ def test_running_again_trains_nothing_and_finds_the_same(finished):
     assert (workdir / "metrics.jsonl").read_text() == lines
 
 
-def test_kill_9_at_any_moment_gives_the_same_quantities(finished, tmp_path):
+def test_kill_9_at_any_moment_gives_the_same_quantities(
+    finished, tmp_path, three_sites
+):
     rng = np.random.default_rng(0)
     metrics = tmp_path / "metrics.jsonl"
     for _ in range(2):
@@ -139,15 +158,17 @@ def test_kill_9_at_any_moment_gives_the_same_quantities(finished, tmp_path):
     assert len(keys) == len(set(keys))
 
 
-def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(finished, tmp_path):
-    reference, (outcome,) = finished
+def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(
+    finished, tmp_path, three_sites
+):
+    reference, (result,) = finished
     shutil.copytree(reference, tmp_path / "copy")
     workdir = tmp_path / "copy"
     journal = workdir / "journal.jsonl"
     damaged = bytearray(journal.read_bytes())
     damaged[len(damaged) // 2] ^= 4
     journal.write_bytes(damaged)
-    steps = (workdir / "checkpoints" / "11111111-seed1").glob("[0-9]*")
+    steps = (workdir / "checkpoints" / "111-seed1").glob("[0-9]*")
     weights = max(
         max(steps, key=lambda path: int(path.name)).glob("**/*"),
         key=lambda path: path.stat().st_size if path.is_file() else 0,
@@ -162,30 +183,63 @@ def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(finished, tm
     (aside,) = workdir.glob("journal.jsonl.damaged*")
     assert aside.read_bytes() == bytes(damaged)
     # Of the five origins at most the one whose line was hit is lost.
-    pairs = zip(again.trials, outcome.trials, strict=True)
+    pairs = zip(again.trials, result.trials, strict=True)
     assert sum(a.origin != b.origin for a, b in pairs) <= 1
 
 
-def test_candidates_that_diverge_are_recorded_and_the_search_goes_on(tmp_path):
+def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
+    finished, tmp_path, three_sites
+):
+    reference, (result,) = finished
+    workdir = tmp_path / "copy"
+    shutil.copytree(reference, workdir)
+    more = dataclasses.replace(_TINY, num_evaluations=6, num_seeds=3)
+    (again,) = placement.run(more, workdir=workdir)
+    assert [t.x.tolist() for t in again.trials[:5]] == [
+        t.x.tolist() for t in result.trials
+    ]
+    assert len(again.trained) == 6
+    assert len(again.rows["all_bn"].statuses) == 3
+    # The journal's own number of random placements counts, not that of six evaluations.
+    assert [t.origin for t in again.trials].count("initial") == 1
+    with pytest.raises(
+        ValueError, match="num_seeds: 3 there, 2 now, and may only grow"
+    ):
+        placement.run(_TINY, workdir=workdir)
+
+
+def test_a_lost_journal_is_said(finished, tmp_path, monkeypatch, three_sites):
+    (tmp_path / "results.json").write_text("{}")
+    said = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *args: said.append(text % args)
+    )
+    placement.run(_SHORT, workdir=tmp_path)
+    assert any("journal.jsonl is gone; the search starts anew" in text for text in said)
+
+
+def test_candidates_that_diverge_are_recorded_and_the_search_goes_on(
+    tmp_path, three_sites
+):
     config = dataclasses.replace(
         _TINY, train=dataclasses.replace(_TINY.train, learning_rate=1e3), num_seeds=1
     )
-    (outcome,) = placement.run(config, workdir=tmp_path)
-    failed = [trial for trial in outcome.trials if trial.status == "failed"]
+    (result,) = placement.run(config, workdir=tmp_path)
+    failed = [trial for trial in result.trials if trial.status == "failed"]
     assert failed
     assert all(trial.reason for trial in failed)
-    assert len(outcome.ended) == config.num_evaluations
+    assert len(result.ended) == config.num_evaluations
     values = _values(tmp_path)
     assert values["num_failed"] == len(failed)
     assert failed[0].reason in (tmp_path / "report.html").read_text()
 
 
-def test_another_setting_in_the_same_workdir_is_refused(finished):
+def test_another_setting_in_the_same_workdir_is_refused(finished, three_sites):
     other = dataclasses.replace(_TINY, width=0.125, seed=3)
     with pytest.raises(
         ValueError, match=r"other settings(.|\n)*seed: 0 there, 3 now"
     ) as e:
-        placement.prepare(other, workdir=finished[0])
+        placement.run(other, workdir=finished[0])
     assert "width: 0.0625 there, 0.125 now" in str(e.value)
 
 
@@ -195,16 +249,17 @@ def test_another_setting_in_the_same_workdir_is_refused(finished):
         ({"dataset": "cifar11"}, r"`dataset` \(='cifar11'\) must be one of .*'digits'"),
         ({"networks": ("vgg12",)}, r"`network` \(='vgg12'\) must be one of"),
         ({"networks": ()}, "`networks` is empty"),
-        ({"width": 0.0}, "`width` must be positive"),
-        ({"image_size": 4}, "at least 8"),
-        ({"num_evaluations": 0}, "`num_evaluations` must be >= 1, got 0"),
-        ({"num_evaluations": 2}, "at least 3"),
+        ({"networks": "vgg11"}, r"`networks` must be a tuple.*write \('vgg11',\)"),
+        ({"width": 0.0}, "`width` must be > 0"),
+        ({"image_size": 4}, "`image_size` must be >= 8, got 4"),
+        ({"num_evaluations": 2}, "`num_evaluations` must be >= 3, got 2: All-BN"),
         ({"num_evaluations": 300}, "at most 256"),
         ({"seed": 2**32 - 1}, "`seed` must lie in"),
         ({"sparsity_penalty": float("inf")}, "finite"),
         ({"width": float("inf")}, "finite"),
         ({"num_seeds": 0}, "`num_seeds` must be >= 1"),
-        ({"sparsity_penalty": -0.1}, r"`sparsity_penalty` \(lambda\) must be >= 0"),
+        ({"num_seeds": 2.5}, "`num_seeds` must be a whole number, got 2.5"),
+        ({"sparsity_penalty": -0.1}, "`sparsity_penalty` must be >= 0, got -0.1"),
         ({"num_reram_tiers": 0}, "`R`.*at least 1"),
         ({"num_gpu_tiers": 4}, "must not exceed 4"),
         ({"num_train": 10**6}, "`num_train`"),
@@ -215,7 +270,7 @@ def test_another_setting_in_the_same_workdir_is_refused(finished):
 def test_bad_settings_are_refused_before_anything_is_written(changes, match, tmp_path):
     config = dataclasses.replace(_TINY, **changes)
     with pytest.raises(ValueError, match=match):
-        placement.prepare(config, workdir=tmp_path / "run")
+        placement.run(config, workdir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -225,25 +280,19 @@ def test_a_stack_that_is_too_small_says_by_how_much(tmp_path):
     )
     # 23493 crossbars for 32x32x3 images; the digits' one channel takes no fewer.
     with pytest.raises(ValueError, match=r"13824 crossbars.*needs 23493, 9669 more"):
-        placement.prepare(config, workdir=tmp_path)
+        placement.run(config, workdir=tmp_path)
 
 
 def test_missing_data_are_refused(tmp_path):
     config = dataclasses.replace(_TINY, dataset="cifar10")
     with pytest.raises(FileNotFoundError, match="none"):
-        placement.prepare(config, workdir=tmp_path / "run", data_dir=tmp_path / "none")
+        placement.run(config, workdir=tmp_path / "run", data_dir=tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"data_batch_1.bin.*30,?730,?000"):
-        placement.prepare(config, workdir=tmp_path / "run", data_dir=tmp_path)
-
-
-def test_stacks_are_written_as_3r1g():
-    assert placement.parse_stack("3R1G") == (3, 1)
-    with pytest.raises(ValueError, match="`stack`.*3R1G"):
-        placement.parse_stack("R3G1")
+        placement.run(config, workdir=tmp_path / "run", data_dir=tmp_path)
 
 
 def _row(*validation, statuses=None):
-    return placement.Row(
+    return PlacementRow(
         mask=np.ones(2),
         statuses=statuses or ("trained",) * len(validation),
         validation=validation,
@@ -267,7 +316,7 @@ def test_confirmed_within_a_point_or_two_standard_errors():
 
 
 def test_an_interrupted_cell_goes_on_in_the_same_process(
-    finished, tmp_path, monkeypatch
+    finished, tmp_path, monkeypatch, three_sites
 ):
     class _Interrupt(BaseException):
         pass
@@ -284,21 +333,12 @@ def test_an_interrupted_cell_goes_on_in_the_same_process(
     assert _values(tmp_path) == _values(finished[0])
 
 
-def test_a_workdir_has_one_user_at_a_time(tmp_path):
-    experiment = placement.prepare(_TINY, workdir=tmp_path)
-    done = _run_in_process(_TINY, tmp_path)
-    _, stderr = done.communicate(timeout=120)
-    assert b"is in use by another process" in stderr
-    experiment.lock.release()
-
-
 def _launch(*arguments):
-    root = pathlib.Path(__file__).parents[2]
     return subprocess.run(
         [sys.executable, "-m", "experiments.bn_placement", *arguments],
         capture_output=True,
         text=True,
-        cwd=root,
+        cwd=_ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         timeout=120,
     )
@@ -320,33 +360,34 @@ def test_the_launcher_refuses_in_one_line(tmp_path):
     assert unknown.returncode == 1
 
 
-def test_vanishing_gradients_are_not_trained(tmp_path):
-    # So high a bar that only All-BN and No-BN pass, and the eighth in a row.
+def test_vanishing_gradients_are_not_trained(tmp_path, monkeypatch, three_sites):
+    # So high a bar that only All-BN and No-BN pass, and the third in a row.
+    monkeypatch.setattr(placement_search, "_MAX_SCREENED", 2)
     config = dataclasses.replace(_SHORT, least_health=1e3, num_evaluations=4)
-    (outcome,) = placement.run(config, workdir=tmp_path)
-    screened = [t for t in outcome.ended if t.metrics["status"] == "screened"]
-    assert len(outcome.trained) == 4
-    assert len(screened) == 16
+    (result,) = placement.run(config, workdir=tmp_path)
+    screened = [t for t in result.ended if t.metrics["status"] == "screened"]
+    assert len(result.trained) == 4
+    assert len(screened) == 4
     assert all("gradients vanish" in t.reason for t in screened)
-    values = {
-        q.name: q.value for q in Results.read(tmp_path / "results.json").quantities
-    }
-    assert values["num_screened"] == 16
+    values = _values(tmp_path)
+    assert values["num_screened"] == 4
     assert values["num_evaluations"] == 4
     assert values["num_failed"] == 0
 
 
-def test_warm_start_trains_the_best_of_another_search_first(finished, tmp_path):
+def test_warm_start_trains_the_best_of_another_search_first(
+    finished, tmp_path, three_sites
+):
     journal = finished[0] / "journal.jsonl"
     config = dataclasses.replace(
         _SHORT, warm_start=str(journal), num_evaluations=6, least_health=0.0
     )
-    (outcome,) = placement.run(config, workdir=tmp_path)
+    (result,) = placement.run(config, workdir=tmp_path)
     told = [t for t in finished[1][0].trials if t.status == "told"]
     penalty = config.sparsity_penalty
     told.sort(key=lambda t: (penalty * t.x.sum() - t.value, t.number))
-    best = {tuple(t.x) for t in told[:3]} | {(0,) * 8, (1,) * 8}
-    enqueued = {tuple(t.x) for t in outcome.trials if t.origin == "enqueued"}
+    best = {tuple(t.x) for t in told[:3]} | {(0,) * 3, (1,) * 3}
+    enqueued = {tuple(t.x) for t in result.trials if t.origin == "enqueued"}
     assert enqueued == best
 
 
@@ -354,4 +395,4 @@ def test_warm_start_from_another_network_is_refused(tmp_path):
     Study(5, tmp_path / "other.jsonl").tell([0] * 5, 0.5)
     config = dataclasses.replace(_TINY, warm_start=str(tmp_path / "other.jsonl"))
     with pytest.raises(ValueError, match="over 5 sites, but 'vgg11' has 8"):
-        placement.prepare(config, workdir=tmp_path / "run")
+        placement.run(config, workdir=tmp_path / "run")

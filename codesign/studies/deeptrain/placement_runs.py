@@ -1,0 +1,135 @@
+"""Trains placements of one network from given seeds, and costs them on the stack."""
+
+import dataclasses
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.objective import Design
+from codesign.records import read_metrics
+from codesign.report import format_mask, format_percent
+from codesign.search import Trial, points
+from codesign.studies.deeptrain.placement_result import (
+    PlacementRow,
+    found_status,
+    period_and_energy,
+    stack_cost,
+)
+from codesign.studies.deeptrain.placement_settings import PlacementConfig
+from codesign.studies.frame import Job
+from codesign.training import CheckpointStore, Trainer, TrainResult
+from codesign.workload import Workload
+
+_KEY = ("network", "placement", "seed", "epoch")  # of a line of metrics.jsonl
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A network that was checked against data and stack, ready to be trained."""
+
+    name: str
+    trainer: Trainer
+    ops: Workload
+    spec: ReramGpuSpec
+
+    def costs(self, x: np.ndarray) -> dict[str, float]:
+        """Period and energy of one image with the placement `x` `[C]`."""
+        period_s, energy_j = period_and_energy(stack_cost(self.spec, self.ops, x))
+        return {"period_s": period_s, "energy_j": energy_j}
+
+
+class Runs:
+    """Training runs of one network; checkpoints and metrics of each are on disk."""
+
+    def __init__(
+        self,
+        config: PlacementConfig,
+        prepared: Prepared,
+        job: Job,
+        folder: pathlib.Path,
+        num_done: int,
+    ):
+        """Goes on in `folder`, where `num_done` runs of the plan are finished."""
+        self._config, self._prepared, self._job = config, prepared, job
+        self._folder, self._num_done = folder, num_done
+        entries = read_metrics(job.workdir / "metrics.jsonl")
+        self._logged = {
+            (e["network"], e["placement"], e["seed"], e["epoch"]) for e in entries
+        }
+
+    def train(self, x: np.ndarray, seed: int, best: float | None = None) -> TrainResult:
+        """Trains the placement `x` `[C]`, or goes on where its checkpoint stands."""
+        prepared, config = self._prepared, self._config
+        epochs, first = config.train.epochs, self._num_done * config.train.epochs
+        run = {"network": prepared.name, "placement": points.encode(x), "seed": seed}
+
+        def on_epoch(entry: dict[str, float], is_new: bool) -> None:
+            key = (*run.values(), entry["epoch"])
+            if is_new and key not in self._logged:  # epochs before a kill are there
+                self._logged.add(key)
+                self._job.metrics.append({**run, **entry})
+            self._job.update(
+                first + int(entry["epoch"]),
+                format_mask(x),
+                epoch=f"{entry['epoch']}/{epochs}",
+                accuracy=format_percent(entry["validation_accuracy"]),
+                best=best and format_percent(best),
+            )
+
+        self._job.update(first, format_mask(x), epoch=f"0/{epochs}")
+        result = prepared.trainer.train(
+            Design(bn_mask=jnp.asarray(x, jnp.float32), chip=prepared.spec),
+            seed=seed,
+            store=self._store(x, seed),
+            checkpoint_every_s=config.checkpoint_every_s,
+            on_epoch=on_epoch,
+        )
+        self._num_done += 1
+        return result
+
+    def forget(self, x: np.ndarray, seed: int) -> None:
+        """Deletes the checkpoints of a run whose result is kept elsewhere."""
+        self._store(x, seed).clear()
+
+    def row(self, x: np.ndarray, trial: Trial | None) -> PlacementRow:
+        """Trains a placement from every seed; the search's own trial is the first."""
+        config, prepared = self._config, self._prepared
+        statuses, validation, test, histories = [], [], [], []
+        for seed in range(config.seed, config.seed + config.num_seeds):
+            if trial is not None and seed == config.seed:
+                statuses.append(found_status(trial))
+                histories.append([])
+                if trial.value is not None:
+                    histories[-1] = trial.metrics["history"]
+                    validation.append(trial.value)
+                    test.append(trial.metrics["test_accuracy"])
+                continue
+            result = self.train(x, seed)
+            statuses.append(result.status)
+            histories.append([e["validation_accuracy"] for e in result.history])
+            if result.status != "diverged":
+                validation.append(result.validation_accuracy)
+                test.append(result.test_accuracy)
+        batch_size = config.train.batch_size
+        batch = stack_cost(prepared.spec, prepared.ops, x, batch_size=batch_size)
+        num_steps = prepared.trainer.steps_per_epoch * config.train.epochs
+        return PlacementRow(
+            mask=x,
+            statuses=tuple(statuses),
+            validation=tuple(validation),
+            test=tuple(test),
+            history=tuple(histories[0]),
+            cost=stack_cost(prepared.spec, prepared.ops, x),
+            training_time_s=float(batch.latency_s) * num_steps,
+        )
+
+    def log(self, x: np.ndarray, text: str) -> None:
+        """Shows a line about a placement above the progress."""
+        self._job.progress.log(f"{format_mask(x)}  {text}")
+
+    def _store(self, x: np.ndarray, seed: int) -> CheckpointStore:
+        return CheckpointStore(
+            self._folder / "checkpoints" / f"{points.encode(x)}-seed{seed}"
+        )

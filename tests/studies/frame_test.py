@@ -1,0 +1,239 @@
+"""What the frame gives to any study, shown on the one of `toy.py`."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import logging
+
+from codesign.records import read_metrics, workdir
+from codesign.report import Results
+from tests.studies import toy
+
+ROOT = pathlib.Path(__file__).parents[2]
+_QUICK = toy.STUDY.presets["quick"]
+
+
+def _launch(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "studies" / "toy.py"), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def _finished(*arguments):
+    process = _launch(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def _change(**changes):
+    return dataclasses.replace(_QUICK, **changes)
+
+
+def test_a_run_writes_everything_and_a_second_one_measures_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    found = toy.STUDY.run(_QUICK, workdir=tmp_path)
+    assert {unit: each.value for unit, each in found.items()} == {(2, 0): 4, (3, 0): 9}
+    assert json.loads((tmp_path / "config.json").read_text())["power"] == 2
+    results = Results.read(tmp_path / "results.json")
+    assert (results.experiment, results.preset) == ("toy", "quick")
+    assert results["power[3]"].verdict == "equal"
+    assert dict(results["power[3]"].of) == {"number": "3"}
+    assert (tmp_path / "powers.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/png" in page
+    assert "three, raised" in page
+    assert "Euclid" in capsys.readouterr().out
+    units = read_metrics(tmp_path / "metrics.jsonl")
+    assert [entry["unit"] for entry in units] == [[2, 0], [3, 0]]
+
+    monkeypatch.setattr(toy, "measure", None)
+    monkeypatch.setitem(toy.STUDY.__dict__, "measure", None)
+    again = toy.STUDY.run(_QUICK, workdir=tmp_path)
+    assert [repr(each) for each in again.values()] == [
+        repr(each) for each in found.values()
+    ]
+    assert Results.read(tmp_path / "results.json").quantities == results.quantities
+
+
+def test_kill_9_loses_the_unit_under_way_only(tmp_path):
+    arguments = (f"--workdir={tmp_path}", "--numbers=2,3,4,5,6", "--pause_s=0.4")
+    process = _launch(*arguments)
+    log = tmp_path / "finished.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 3):  # header, two units
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = log.read_text().count('"done"')
+    assert 2 <= kept < 5
+    code, out, err = _finished(*arguments)
+    assert code == 0, err
+    assert "5 powers." in out
+    entries = read_metrics(tmp_path / "metrics.jsonl")
+    units = [entry["unit"][0] for entry in entries]
+    assert list(dict.fromkeys(units)) == [2, 3, 4, 5, 6]
+    assert len(units) <= 6  # the one under way may stand there twice
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    process = _launch(f"--workdir={tmp_path}", "--pause_s=30")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+
+
+def test_other_settings_are_refused_and_more_of_them_go_on(tmp_path, monkeypatch):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    with pytest.raises(ValueError, match=r"other settings:\n  power: 2 there, 3 now"):
+        toy.STUDY.run(_change(power=3), workdir=tmp_path)
+    # Other units, and more runs, are measured beside those that are there.
+    measured, measure = [], toy.measure
+
+    def counted(config, unit, job):
+        measured.append(unit)
+        return measure(config, unit, job)
+
+    monkeypatch.setitem(toy.STUDY.__dict__, "measure", counted)
+    config = _change(numbers=(3, 4), num_repeats=2)
+    found = toy.STUDY.run(config, workdir=tmp_path)
+    assert measured == [(4, 0), (3, 1), (4, 1)]
+    assert list(found) == [(3, 0), (4, 0), (3, 1), (4, 1)]
+    assert json.loads((tmp_path / "config.json").read_text())["num_repeats"] == 2
+    with pytest.raises(ValueError, match="num_repeats: 2 there, 1 now, and may only"):
+        toy.STUDY.run(_QUICK, workdir=tmp_path)
+
+
+def test_a_deleted_config_does_not_let_other_settings_in(tmp_path):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="power: 2 there, 3 given"):
+        toy.STUDY.run(_change(power=3), workdir=tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+
+
+def test_a_workdir_has_one_user_at_a_time(tmp_path):
+    held = workdir.lock(tmp_path)
+    with pytest.raises(ValueError, match=r"`workdir` .* is in use by another process"):
+        toy.STUDY.run(_QUICK, workdir=tmp_path)
+    held.release()
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+
+
+def test_a_lost_record_of_finished_work_is_said(tmp_path, monkeypatch):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    (tmp_path / "finished.jsonl").unlink()
+    said = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *args: said.append(text % args)
+    )
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    assert "finished.jsonl is gone; everything is measured again" in said[0]
+
+
+def test_work_of_an_earlier_version_is_refused_by_name(tmp_path):
+    (tmp_path / "journal.jsonl").write_text("{}")
+    study = dataclasses.replace(toy.STUDY, formerly=("journal.jsonl",))
+    with pytest.raises(ValueError, match=r"workdir.*holds journal.jsonl of an earlier"):
+        study.run(_QUICK, workdir=tmp_path)
+
+
+def test_a_damaged_unit_is_measured_again(tmp_path):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    path = tmp_path / "finished.jsonl"
+    path.write_text(path.read_text().replace('"value":4', '"value":5'))
+    with pytest.warns(UserWarning, match="damaged in line 2"):
+        found = toy.STUDY.run(_QUICK, workdir=tmp_path)
+    assert found[2, 0].value == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_repeats": 2.5}, "`num_repeats` must be a whole number, got 2.5"),
+        ({"num_repeats": True}, "`num_repeats` must be a whole number, got True"),
+        ({"num_repeats": 0}, "`num_repeats` must be >= 1, got 0"),
+        ({"power": 10}, "`power` must be <= 9, got 10"),
+        ({"numbers": "12"}, "`numbers` must be a tuple of int, got '12'"),
+        ({"numbers": ()}, "`numbers` is empty"),
+        ({"numbers": (1, "2")}, "`numbers` must be a whole number, got '2'"),
+        ({"seed": -1}, "`seed` must be >= 0, got -1"),
+        ({"seed": 2**32}, "`seed` must be < 4,294,967,296"),
+        ({"pause_s": float("nan")}, "`pause_s` must be a finite number, got nan"),
+        ({"preset": 3}, "`preset` must be of type str, got 3"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    changes, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        toy.STUDY.run(_change(**changes), workdir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_preparation_leaves_no_folder_behind(tmp_path):
+    def prepare(config, pending):
+        raise ValueError("`numbers` are not at hand.")
+
+    study = dataclasses.replace(toy.STUDY, prepare=prepare)
+    with pytest.raises(ValueError, match="not at hand"):
+        study.run(_QUICK, workdir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_presets_and_workdirs_are_checked():
+    with pytest.raises(ValueError, match=r"`preset` \(='slow'\) must be one of.*quick"):
+        toy.STUDY.preset("slow")
+    with pytest.raises(ValueError, match="`workdir` is empty"):
+        toy.STUDY.run(_QUICK, workdir="")
+
+
+def test_flags_are_the_settings(tmp_path):
+    flagfile = tmp_path / "flags.txt"
+    flagfile.write_text("--numbers=5\n--exponent=3\n")
+    code, out, err = _finished(f"--workdir={tmp_path / 'a'}", f"--flagfile={flagfile}")
+    assert code == 0, err
+    assert "125" in out
+    for flag, message in (
+        ("--num_repeats=2.5", "num_repeats=2.5: must be a whole number"),
+        ("--preset=slow", "error: `preset` (='slow') must be one of ['quick']"),
+        ("--power=0", "error: `power` must be >= 1, got 0."),
+        ("--workdir=", "error: `workdir` is empty"),
+        ("rest", "Unexpected arguments: ['rest']"),
+    ):
+        code, _, err = _finished(f"--workdir={tmp_path / 'b'}", flag)
+        assert code == 1
+        assert message in err
+        assert "Traceback" not in err
+
+
+def test_help_is_ours():
+    code, out, _ = _finished("--help")
+    assert code == 0
+    assert "A study in sixty lines" in out
+    assert "--num_repeats  1" in out
+    assert "Also --exponent." in out
+    assert "jax" not in out
+    assert len(out.splitlines()) < 30
