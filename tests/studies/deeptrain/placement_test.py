@@ -20,7 +20,7 @@ from absl import logging
 from codesign import models
 from codesign.report import Results
 from codesign.search.study import Study
-from codesign.studies.deeptrain import placement, placement_search
+from codesign.studies.deeptrain import placement, placement_search, stack_published
 from codesign.studies.deeptrain.placement_result import PlacementRow
 from codesign.studies.deeptrain.placement_search import is_confirmed
 from codesign.training import TrainConfig, Trainer
@@ -74,6 +74,7 @@ def _run_in_process(config, workdir):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One uninterrupted run."""
+    stack_published.placements()  # of the real networks, kept for the whole process
     workdir = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "create", tiny)
@@ -82,6 +83,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def three_sites(monkeypatch):
+    stack_published.placements()
     monkeypatch.setattr(models, "create", tiny)
 
 
@@ -142,7 +144,7 @@ def test_kill_9_at_any_moment_gives_the_same_quantities(
         before = metrics.stat().st_size if metrics.exists() else 0
         process = _run_in_process(_TINY, tmp_path)
         # Kill it at some moment after it has trained another epoch at least.
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (metrics.exists() and metrics.stat().st_size > before):
             assert process.poll() is None
             assert time.monotonic() < deadline
