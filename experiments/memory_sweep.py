@@ -1,9 +1,9 @@
 """Sweeps the cache behind a training iteration: python -m experiments.memory_sweep
 
-Networks on chips over capacities: `sweep.csv`, every figure and number of the memory
-paper beside ours, timelines, reuse by scope and policies. On one core, quick (the paper's
-four networks, every figure) takes 16 s and full (eight networks, nine chips, the surrogate
-held against the simulator) 40 s. Both knees are met exactly.
+Networks on chips over capacities: `sweep.csv`, every figure and number of the
+memory paper beside ours, timelines, reuse by scope and policies. On one core, quick
+(the paper's four networks) takes 16 s and full (eight networks, nine chips, the
+surrogate held against the simulator) 40 s. Both knees are met exactly.
 """
 
 from codesign.studies.memory import capacity

@@ -53,7 +53,9 @@ class MemoryConfig(frame.Config):
         above=0,
     )
     batch_sizes: tuple[int, ...] = setting(
-        (8, 16, 32, 64, 128, 256, 512, 1024), "Of the throughput over batch.", least=1
+        (8, 16, 32, 64, 128, 256, 512, 1024),
+        "Batches of the throughput over batch size.",
+        least=1,
     )
     timeline_mb: float = setting(
         128.0, "Cache of the timelines, on the first chip.", above=0

@@ -24,7 +24,7 @@ from codesign.studies.memory.paper_networks import (
 )
 from codesign.studies.published import Published
 
-KNEE_STEP = 0.03  # of the first capacity's traffic, spared by one step of the sweep
+_KNEE_STEP = 0.03  # of the first capacity's traffic, spared by one step of the sweep
 
 
 def knee_mb(sweep: NetworkSweep) -> float:
@@ -39,7 +39,7 @@ def knee_mb(sweep: NetworkSweep) -> float:
     return float(enough[0])
 
 
-def last_drop_mb(curves: Curves, least: float = KNEE_STEP) -> float | None:
+def last_drop_mb(curves: Curves, least: float = _KNEE_STEP) -> float | None:
     """Capacity of the last step of a sweep that spares `least` of its first traffic."""
     spared = -np.diff(curves.traffic) / curves.traffic[0]
     steep = np.flatnonzero(spared >= least)

@@ -34,13 +34,13 @@ def batch_size(name: str) -> int:
 
 
 def comparable(name: str, batch: int, image_size: int) -> str:
-    """Its family, if batch and images are those of Table 5.1; else ""."""
+    """Returns the family if batch and images are those of Table 5.1, else ""."""
     is_papers = image_size == networks.IMAGE_SIZE or name not in models.NETWORKS
     return family(name) if is_papers and batch == batch_size(name) else ""
 
 
 def load(name: str, image_size: int = networks.IMAGE_SIZE) -> Workload:
-    """As `workload.load.load`, the Transformer as it meets the paper's numbers."""
+    """Counts a network, our Transformer with activated projections."""
     if name != TRANSFORMER:
         return networks.load(name, image_size)
     # fitted: keras-multi-head activates its projections; with that the type-II share at
