@@ -3,6 +3,8 @@
 import json
 from typing import Any, Generic, TypeVar
 
+from absl import logging
+
 from codesign.records.files import StrPath, jsonable, restore
 from codesign.records.journal import FileJournal
 
@@ -13,7 +15,9 @@ class Finished(Generic[_Found]):
     """Results by unit, in a journal of lines `{"unit", "found", "seconds"}`."""
 
     def __init__(self, path: StrPath, identity: dict[str, Any], kind: type[_Found]):
-        """Opens or makes the journal at `path`; a damaged line only loses its unit.
+        """Opens or makes the journal at `path`.
+
+        A line that is damaged, or that another version wrote, only loses its unit.
 
         Args:
             path: The file.
@@ -27,7 +31,18 @@ class Finished(Generic[_Found]):
         self._journal = FileJournal(path, identity, recover=True)
         with self._journal.locked():
             events = self._journal.read()[1]
-        self._events = {_key(event["unit"]): event for event in events}
+        self._events: dict[str, Any] = {}
+        for event in events:
+            try:
+                restore(kind, event["found"])
+            except (KeyError, TypeError, ValueError):
+                logging.warning(
+                    "%s: %s was kept by another version and is measured again.",
+                    path,
+                    event["unit"],
+                )
+            else:
+                self._events[_key(event["unit"])] = event
 
     def __contains__(self, unit: Any) -> bool:
         return _key(unit) in self._events

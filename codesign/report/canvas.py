@@ -15,6 +15,7 @@ from typing import ParamSpec
 
 import matplotlib.style
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -121,15 +122,29 @@ def limits(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return low - air, high + air
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """Puts the legend of `axes` above all panels, in as many columns as fit."""
-    handles, names = axes.get_legend_handles_labels()
-    if names:
-        widest = max(map(len, names))
-        columns = min(
-            len(names), max(1, round(12 * figure.get_figwidth() / (widest + 7)))
+def legend_above(figure: Figure, *panels: Axes, order: Sequence[str] = ()) -> None:
+    """Puts one legend of `panels` above all of them, in as many columns as fit.
+
+    Args:
+        figure: Theirs.
+        *panels: With labelled curves; those of one name stand there once.
+        order: Names that come last, in this order; others as drawn.
+    """
+    shown: dict[str, Artist] = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+    if shown:
+        names = sorted(
+            shown, key=lambda name: order.index(name) if name in order else -1
         )
-        figure.legend(handles, names, loc="outside upper center", ncols=columns)
+        columns = round(12 * figure.get_figwidth() / (max(map(len, names)) + 7))
+        figure.legend(
+            [shown[name] for name in names],
+            names,
+            loc="outside upper center",
+            ncols=min(len(names), max(1, columns)),
+        )
 
 
 def annotate(

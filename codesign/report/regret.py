@@ -1,5 +1,6 @@
 """Regret curves of optimisers: how far from the optimum after each evaluation."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,17 +12,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from codesign.report import canvas
 from codesign.report.format import format_number
+from codesign.report.panels import draw_panels
 
 _MOST_DECADES = 4  # shown above zero
 
 
-@canvas.styled
 def regret_curves(
     panels: Mapping[str, Mapping[str, np.ndarray]],
     *,
     x_label: str = "Evaluations",
     y_label: str = "Simple regret",
-    columns: int = 2,
 ) -> Figure:
     """Draws medians over runs, with bands that hold the middle half of them.
 
@@ -32,7 +32,6 @@ def regret_curves(
             N evaluations and after each, `[runs, N + 1]`. The first optimiser is drawn
             on top.
         x_label, y_label: What the axes show.
-        columns: Most panels side by side.
 
     Returns:
         One panel per problem, that share their legend.
@@ -58,35 +57,29 @@ def regret_curves(
         }
         for index, name in enumerate(names)
     }
-    columns = min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = canvas.blank(2.5 * rows + 0.5)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    handles: dict[str, Any] = {}
-    for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+
+    def draw(axes: Axes, curves: Mapping[str, np.ndarray]) -> None:
         for name, regrets in curves.items():
-            handles.setdefault(name, _curve(axes, np.asarray(regrets), looks[name]))
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+            _curve(axes, np.asarray(regrets), looks[name], name)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         _scale(axes, np.concatenate([np.ravel(r) for r in curves.values()]))
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=3
-    )
-    return figure
+
+    draws = [
+        (title, functools.partial(draw, curves=curves))
+        for title, curves in panels.items()
+    ]
+    return draw_panels(draws, x_label=x_label, y_label=y_label)
 
 
-def _curve(axes: Axes, regrets: np.ndarray, look: dict[str, Any]) -> Any:
-    """One optimiser: a band and the median; returns what the legend shows."""
+def _curve(axes: Axes, regrets: np.ndarray, look: dict[str, Any], name: str) -> None:
+    """One optimiser: a band and the median."""
     steps = np.arange(regrets.shape[1])
     low, median, high = np.quantile(regrets, [0.25, 0.5, 0.75], axis=0)
     axes.fill_between(
         steps, low, high, step="post", lw=0, alpha=0.15,
         color=look["color"], zorder=look["zorder"] - 1,
     )  # fmt: skip
-    (line,) = axes.step(steps, median, where="post", **look)
-    return line
+    axes.step(steps, median, where="post", label=name, **look)
 
 
 def _scale(axes: Axes, regrets: np.ndarray) -> None:

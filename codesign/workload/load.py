@@ -1,14 +1,12 @@
-"""Networks by the names that a sweep takes: ours, or somebody's file."""
+"""Networks by name: ours, or somebody's file."""
 
 import hashlib
 import pathlib
+from typing import Any
 
 from codesign import models, workload
 from codesign.workload import Workload
 
-# Table 5.1 of the memory paper, in its order, and its batch sizes.
-_PAPER = {"resnet50": 32, "mobilenetv2": 32, "gnmt": 32, "transformer": 128}
-PAPER_NETWORKS = tuple(_PAPER)
 LABELS = {
     "resnet50": "ResNet-50",
     "mobilenetv2": "MobileNetV2",
@@ -19,36 +17,34 @@ LABELS = {
     "vgg16": "VGG-16",
     "vgg19": "VGG-19",
 }
-IMPORTERS = ("keras", "darknet", "onnx")
 IMAGE_SIZE = 224
 _NUM_CLASSES = 1000  # of ImageNet
 
 
-def check(name: str) -> None:
-    """Raises ValueError if no network has this name; reads no file to its end."""
-    importer, colon, rest = name.partition(":")
-    if colon and importer in IMPORTERS:
-        if importer == "keras":
-            from codesign.workload import keras  # starts Keras only when asked to
-
-            known = keras.applications()
-            if rest.lower() not in {each.lower() for each in known}:
-                raise ValueError(
-                    f"`networks` (={name!r}) must name an application of Keras: "
-                    f"{list(known)}."
-                )
-        elif not _file(name)[0].is_file():
-            raise ValueError(f"`networks` (={name!r}) names no file; check its path.")
-        return
+def check(name: str, setting: str = "network") -> None:
+    """Raises ValueError, about `setting`, if no network has this name; reads no file."""
+    importer, _, rest = name.partition(":")
     known = (*models.NETWORKS, *models.SEQUENCE_NETWORKS)
-    if name not in known:
+    if rest and importer == "keras":
+        from codesign.workload import keras  # starts Keras only when asked to
+
+        known = keras.applications()
+        if rest.lower() not in {each.lower() for each in known}:
+            raise ValueError(
+                f"`{setting}` (={name!r}) must name an application of Keras: "
+                f"{list(known)}."
+            )
+    elif rest and importer in ("darknet", "onnx"):
+        if not _file(name)[0].is_file():
+            raise ValueError(f"`{setting}` (={name!r}) names no file; check its path.")
+    elif name not in known:
         raise ValueError(
-            f"`networks` (={name!r}) must be one of {list(known)}, `keras:NAME`, "
+            f"`{setting}` (={name!r}) must be one of {list(known)}, `keras:NAME`, "
             "`darknet:FILE` or `onnx:FILE` (`onnx:FILE@N` if its batch is fixed to N)."
         )
 
 
-def load(name: str, image_size: int = IMAGE_SIZE) -> Workload:
+def load(name: str, image_size: int = IMAGE_SIZE, **settings: Any) -> Workload:
     """Counts one network.
 
     Args:
@@ -56,57 +52,39 @@ def load(name: str, image_size: int = IMAGE_SIZE) -> Workload:
             `onnx:FILE`, or `onnx:FILE@N` for a file whose batch is fixed to N.
         image_size: Height and width of the images of our own classifiers, which tell
             1000 classes apart; other networks bring their own.
+        **settings: Of `models.create`, for our own networks.
 
     Raises:
         ValueError: As the importers, or if no network has this name.
     """
     check(name)
-    importer, colon, rest = name.partition(":")
-    if colon and importer == "keras":
+    importer, _, rest = name.partition(":")
+    if importer == "keras":
         from codesign.workload import keras
 
         return keras.from_application(rest)
-    if colon and importer == "darknet":
+    if importer == "darknet":
         from codesign.workload import darknet
 
         return darknet.from_cfg(rest)
-    if colon and importer == "onnx":
+    if importer == "onnx":
         from codesign.workload import onnx
 
         path, batch_size = _file(name)
         return onnx.from_file(path, batch_size=batch_size)
-    if name == "transformer":
-        # fitted: keras-multi-head activates its projections; with that the type-II share
-        # at 24 MB is 23 %, without 17 %, in the paper 26.69 %.
-        network = models.create(name, activate_projections=True)
-    elif name in models.SEQUENCE_NETWORKS:
-        network = models.create(name)
-    else:
-        network = models.create(
-            name, image_shape=(image_size, image_size, 3), num_classes=_NUM_CLASSES
-        )
+    if name in models.NETWORKS:
+        image = dict(image_shape=(image_size, image_size, 3), num_classes=_NUM_CLASSES)
+        settings = image | settings
+    network = models.create(name, **settings)
     return workload.trace(*network.trace_args(), unroll_scans=True)
-
-
-def family(name: str) -> str:
-    """The network of the paper that this is, however it was imported; else nothing."""
-    lowered = name.lower().removeprefix("keras:")
-    return lowered if lowered in _PAPER else ""
-
-
-def batch_size(name: str) -> int:
-    """The batch of the paper's Table 5.1; 32 for networks that are not in it."""
-    return _PAPER.get(family(name), 32)
 
 
 def label(name: str) -> str:
     """As a figure calls it."""
     importer, _, rest = name.partition(":")
-    if name in LABELS:
-        return LABELS[name]
     if importer == "keras":
         return f"{LABELS.get(rest.lower(), rest)} (Keras)"
-    return pathlib.Path(rest).stem if rest else name
+    return pathlib.Path(rest).stem if rest else LABELS.get(name, name)
 
 
 def digest(name: str) -> str:

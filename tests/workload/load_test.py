@@ -4,7 +4,7 @@ import pytest
 
 from codesign.workload import load as networks
 
-_DATA = pathlib.Path(__file__).parents[2] / "workload" / "data"
+_DATA = pathlib.Path(__file__).parent / "data"
 
 
 def test_files_of_other_people(tmp_path):
@@ -30,21 +30,39 @@ def test_files_of_other_people(tmp_path):
 def test_darknet():
     ops = networks.load(f"darknet:{_DATA / 'vgg16.cfg'}")
     assert ops.total_macs == 15_470_264_320  # by hand, in darknet_test.py
-    assert networks.batch_size("darknet:vgg16.cfg") == 32
 
 
-def test_the_papers_networks():
-    assert networks.batch_size("transformer") == networks.batch_size("keras:x") * 4
-    # 12 layers, 18 attentions of four dense layers with a ReLU behind each.
-    ops = networks.load("transformer")
-    relus = [op for op in ops.ops if op.kind == "activation"]
-    assert len(relus) == 18 * 4 + 12
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("resnet50", "ResNet-50"),
+        ("keras:ResNet50", "ResNet-50 (Keras)"),
+        ("keras:MobileNetV2", "MobileNetV2 (Keras)"),
+        ("vgg11", "VGG-11"),
+        ("darknet:/some/yolo.cfg", "yolo"),
+    ],
+)
+def test_label(name, label):
+    assert networks.label(name) == label
+
+
+def test_digest_follows_the_file(tmp_path):
+    file = tmp_path / "net.cfg"
+    file.write_text("[net]\n")
+    name = f"darknet:{file}"
+    before = networks.digest(name)
+    assert networks.digest(name) == before
+    file.write_text("[net]\nwidth=8\n")
+    assert networks.digest(name) != before
+    assert networks.digest("vgg11") == ""
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("resnet51", "must be one of"),
+        ("resnet51", "`network` .*must be one of"),
+        ("keras:ResNet51", "application of Keras"),
+        ("keras:", "must be one of"),
         ("darknet:/nowhere.cfg", "names no file"),
         ("onnx:/nowhere.onnx@4", "names no file"),
     ],
@@ -52,3 +70,10 @@ def test_the_papers_networks():
 def test_refuses(name, why):
     with pytest.raises(ValueError, match=why):
         networks.load(name)
+
+
+def test_settings_of_our_own_networks():
+    narrow = networks.load("vgg11", 32, width=0.5)
+    assert narrow.total_macs < networks.load("vgg11", 32).total_macs / 2
+    with pytest.raises(ValueError, match="`networks`.*resnet51"):
+        networks.check("resnet51", "networks")

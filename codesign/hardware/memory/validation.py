@@ -25,27 +25,18 @@ _ROUNDING = 1e-5
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Validation:
-    """Errors of the surrogate's time, relative to the exact one, and the settings.
+    """Times of the surrogate beside the exact ones, and its errors."""
 
-    `[M, C]` runs over machines and capacities.
-    """
-
-    exact_s: np.ndarray  # [M, C]
+    exact_s: np.ndarray  # [M, C] machines, capacities
     smooth_s: np.ndarray  # [M, C]
     spearman: float
-    median_error: float
+    median_error: float  # relative to the exact times, as those below
     p90_error: float
     max_error: float
     num_points: int
-    exact_rise: float  # largest part by which more capacity costs the simulator time
     slower_pairs: int  # designs that more resources, or a smaller batch, made slower
     wrong_signs: int  # designs with a gradient of the wrong sign, or not finite
     num_designs: int
-    batch_size: int
-    temperature: float
-    num_segments: int
-    num_plans: int
-    seed: int
 
 
 def validate(
@@ -135,17 +126,9 @@ def validate(
         p90_error=float(np.quantile(error, 0.9)),
         max_error=float(error.max()),
         num_points=error.size,
-        exact_rise=float(
-            max(0.0, (exact_s[:, 1:] / exact_s[:, :-1] - 1).max(initial=0))
-        ),
         slower_pairs=int(np.sum(~(fast_s <= slow_s * (1 + _ROUNDING)))),
         wrong_signs=int(np.sum(~right.all(1))),
         num_designs=num_designs,
-        batch_size=batch_size,
-        temperature=temperature,
-        num_segments=num_segments,
-        num_plans=num_plans,
-        seed=seed,
     )
 
 

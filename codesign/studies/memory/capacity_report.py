@@ -1,178 +1,95 @@
-"""Writes what a memory sweep found: sweep.csv, results.json, figures and one page."""
+"""What a memory sweep says: numbers beside the paper's, figures, tables, sweep.csv."""
 
-import pathlib
 import re
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import rich.console
-from matplotlib.figure import Figure
 
-from codesign import report
-from codesign.records.files import write_atomic
-from codesign.report import Card, FigureImage, Paragraph, Quantity, Section
-from codesign.studies.memory import capacity_figures as figures
-from codesign.studies.memory import capacity_tables as tables
-from codesign.studies.memory import memory_published as published
-from codesign.studies.memory import observations
-from codesign.studies.memory import roofline_figure as roofline
-from codesign.studies.memory import timeline_figure as timelines
+from codesign.report import Card, Paragraph, Quantity, comparison
+from codesign.studies import frame
+from codesign.studies.memory import (
+    capacity_figures,
+    capacity_tables,
+    memory_published,
+    observations,
+    roofline_figure,
+    timeline_figure,
+)
 from codesign.studies.memory.capacity_measure import HBM, HBM_PRINTED
-from codesign.studies.memory.capacity_result import Outcome
+from codesign.studies.memory.capacity_result import NetworkSweep
 from codesign.studies.memory.capacity_settings import MemoryConfig
 from codesign.studies.memory.observations import Observation
+from codesign.studies.memory.paper_networks import RESNET
 
 _SCALES = (
     "MB are 2^20 bytes; GB, GB/s and TFLOP/s are decimal. All figures stand for the RTX "
     "2080 Ti (616 GB/s, 13.45 TFLOP/s) unless they say otherwise."
 )
-_FIGURES: tuple[tuple[str, Callable, str, str], ...] = (
-    (
-        "roofline.png", roofline.rooflines, "layers",
-        "Figure 5.1. Layers under the roof of the RTX 2080 Ti by their reuse frequency "
-        "(equations 3.4 and 5.1). The dashed line parts point-wise layers from those "
-        "with products.",
-    ),
-    (
-        "traffic.png", figures.traffic, "paper",
-        "Figure 5.2. Traffic from memory (in) and to it (out) over capacity. The knee "
-        "is the first capacity that holds the working set of every step; weights that "
-        "recur stay from the capacity of Section 3.3.4 on.",
-    ),
-    (
-        "time.png", figures.times, "paper",
-        "Figure 5.3. Time of an iteration at two throughputs, and the speed-up of the "
-        "larger with its bound.",
-    ),
-    (
-        "bandwidth.png", figures.bandwidths, "paper",
-        "Figure 5.4. Average bandwidth behind two memories.",
-    ),
-    (
-        "layer_types.png", figures.layer_types, "by_kind",
-        "Figure 5.5. Time by layer type; the share of type II stands above each bar.",
-    ),
-    (
-        "batch.png", figures.batch_sizes, "batches",
-        "Figure 5.6. Throughput over batch size (equation 5.2) at two capacities.",
-    ),
-    (
-        "reuse.png", figures.reuse_scopes, "reuse",
-        "Traffic of a chip that keeps nothing between two steps, by what a cache of each "
-        "capacity still moves and what it spares in each scope of reuse. Dashed: the "
-        "capacity with which the formulas of Section 3.3 capture a scope whole. Reuse "
-        "inside a layer is captured throughout.",
-    ),
-    (
-        "policies.png", figures.policies, "policies",
-        "Time of other ways to manage the cache, against Belady's replacement with "
-        "latency-aware prefetch and look-ahead offload.",
-    ),
-    (
-        "fidelity.png", figures.fidelity, "fidelity",
-        "The smooth surrogate against the exact simulator over capacities, bandwidths "
-        "and throughputs.",
-    ),
-)  # fmt: skip
 
 
-def write(
-    config: MemoryConfig,
-    outcomes: Sequence[Outcome],
-    *,
-    workdir: pathlib.Path,
-    measured_s: float,
-) -> None:
-    """Writes all files, and prints the tables that answer the question.
-
-    Args:
-        config: Settings.
-        outcomes: In the order of `config.networks`.
-        workdir: Where to.
-        measured_s: Seconds that the outcomes took; `wall_s` adds the drawing.
-    """
-    start = time.monotonic()
-    write_atomic(workdir / "sweep.csv", tables.csv_text(outcomes))
-    drawn = draw(outcomes, workdir)
+def report(config: MemoryConfig, found: Mapping[Any, NetworkSweep]) -> frame.Report:
+    """Everything that is written and shown about the networks in `found`."""
+    sweeps = list(found.values())
     # ResNet-50 before others: its pictures are those that the paper talks about.
-    ordered = sorted(outcomes, key=lambda each: each.family != "resnet50")
-    first = draw_slides(ordered[:1], workdir)
-    rest = draw_slides(ordered[1:], workdir)
-    checked = observations.check_all(outcomes)
-    compared = published.quantities(outcomes)
-    every = [*compared, *_observed(checked), *_measured(outcomes)]
-    results = report.Results(
-        experiment="memory_sweep",
-        preset=config.preset,
-        seed=config.seed,
-        environment=report.environment(),
-        wall_s=measured_s + time.monotonic() - start,
-        quantities=every,
-        figures=[path for path, _ in (*drawn, *first, *rest)],
-        extras={"sweep_s": {o.network: o.sweep_s for o in outcomes}},
-    )
-    answer = tables.comparison(outcomes, compared)
-    page = report.render_page(
-        "One training iteration behind a cache",
-        summary(outcomes, checked, compared),
-        cards=_cards(outcomes, compared),
+    ordered = sorted(sweeps, key=lambda each: each.family != RESNET)
+    checked = observations.check_all(sweeps)
+    compared = memory_published.quantities(sweeps)
+    networks = capacity_tables.networks(sweeps)
+    machines = capacity_tables.machines(sweeps)
+    policies = [capacity_tables.policies(each) for each in sweeps if each.policies]
+    reuse = [capacity_tables.reuse(each) for each in sweeps if each.reuse]
+    return frame.Report(
+        title="One training iteration behind a cache",
+        summary=_summary(sweeps, checked, compared),
         sections=[
-            *([Section("Paper, ours, deviation", [answer])] if answer.rows else []),
-            Section("The picture", _images(workdir, first)),
-            Section("Figures", [Paragraph(_SCALES), *_images(workdir, drawn)]),
-            *([Section("Other networks", _images(workdir, rest))] if rest else []),
-            Section("Observations", [tables.observations(checked)]),
-            Section(
-                "Reuse by scope",
-                [made for each in outcomes if (made := tables.reuse(each))],
+            frame.Section("The picture", list(_slides(ordered[0]))),
+            frame.Section(
+                "Figures", [Paragraph(_SCALES), *capacity_figures.figures(sweeps)]
             ),
-            Section(
-                "Policies",
-                [made for each in outcomes if (made := tables.policies(each))],
+            frame.Section(
+                "Other networks", [each for o in ordered[1:] for each in _slides(o)]
             ),
-            Section(
-                "Networks and chips",
-                [tables.networks(outcomes), tables.machines(outcomes)],
-            ),
+            frame.Section("Observations", [capacity_tables.observations(checked)]),
+            frame.Section("Reuse by scope", reuse),
+            frame.Section("Policies", policies),
+            frame.Section("Networks and chips", [networks, machines]),
         ],
-        results=results,
-        config=config,
+        quantities=[
+            *compared,
+            *(each.quantity for each in checked),
+            *(each for sweep in sweeps for each in _measured(sweep)),
+        ],
+        cards=[
+            Card(each.title, comparison.ours(each), f"paper {comparison.wanted(each)}")
+            for each in compared
+            if each.name in ("knee_mb", "time_drop_24_to_500")
+            and each.value is not None
+        ],
+        shown=[networks, machines],
+        compared=(
+            "The paper's numbers and ours",
+            "Reasons for those that miss stand in results.json and on the page.",
+        ),
+        files={"sweep.csv": capacity_tables.csv_text(sweeps)},
+        extras={"sweep_s": {each.network: each.sweep_s for each in sweeps}},
     )
-    write_atomic(workdir / "report.html", page)
-    results.write(workdir / "results.json")
-    console = rich.console.Console()
-    shown = [tables.networks(outcomes)]
-    if any(each.holds is not None for each in checked):
-        shown.append(tables.verdicts(checked))
-    shown.append(tables.machines(outcomes))
-    if answer.rows:
-        shown.append(answer)
-    for table in shown:
-        if sys.stdout.isatty():
-            console.print(table.to_rich())
-        else:
-            print(f"{table.to_text()}\n", flush=True)
-    console.print(summary(outcomes, checked, compared), highlight=False)
-    console.print(f"Report: {workdir / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def summary(
-    outcomes: Sequence[Outcome],
+def _summary(
+    sweeps: Sequence[NetworkSweep],
     checked: Sequence[Observation],
     compared: Sequence[Quantity],
 ) -> str:
     """The answer in a paragraph."""
-    knees = [q for q in compared if q.name.startswith("knee_mb")]
     texts = []
-    if knees:
-        met = sum(q.value == q.paper for q in knees)
+    if knees := [each for each in compared if each.name == "knee_mb"]:
+        met = sum(each.value == each.paper for each in knees)
         texts.append(f"{met} of {len(knees)} knees are met exactly.")
     points = [
-        abs(q.value - q.paper)
-        for q in compared
-        if q.unit == "%" and q.value is not None and q.paper is not None
+        abs(each.value - each.paper)
+        for each in compared
+        if each.unit == "%" and each.value is not None and each.paper is not None
     ]
     if points:
         texts.append(
@@ -180,154 +97,74 @@ def summary(
             f"{np.median(points):.1f} points in the median and {max(points):.1f} at "
             "worst."
         )
-    judged = [each for each in checked if each.holds is not None]
-    if judged:
-        count = sum(bool(each.holds) for each in judged)
-        texts.append(f"{count} of {len(judged)} observations hold.")
-    first = outcomes[0]
-    curves = next(iter(first.sweeps.values()))
+    if judged := [each.holds for each in checked if each.holds is not None]:
+        texts.append(f"{sum(judged)} of {len(judged)} observations hold.")
+    hardware, curves = next(iter(sweeps[0].sweeps.items()))
     low, high = curves.capacities_mb[[0, -1]]
-    drop = 1 - curves.total_s[0, -1] / curves.total_s[0, 0]
-    hardware = next(iter(first.sweeps))
+    first_s = curves.total_s[0, 0]
+    drop = 1 - curves.total_s[0, -1] / first_s
     if low < high:
         texts.append(
-            f"{first.label}: {low:g} to {high:g} MB of cache on {hardware} takes "
+            f"{sweeps[0].label}: {low:g} to {high:g} MB of cache on {hardware} takes "
             f"{abs(drop):.0%} {'off' if drop >= 0 else 'more than'} the time of an "
             "iteration."
         )
     else:
         texts.append(
-            f"{first.label}: an iteration takes {1e3 * curves.total_s[0, 0]:.3g} ms on "
-            f"{hardware} with {low:g} MB of cache."
+            f"{sweeps[0].label}: an iteration takes {1e3 * first_s:.3g} ms on {hardware} "
+            f"with {low:g} MB of cache."
         )
     return " ".join(texts)
 
 
-def draw(outcomes: Sequence[Outcome], workdir: pathlib.Path) -> list[tuple[str, str]]:
-    """Saves the figures of all networks; returns file names with captions."""
-    made = []
-    for path, draw_figure, needs, caption in _FIGURES:
-        shown = [each for each in outcomes if getattr(each, needs) is not None]
-        if shown:
-            _save(draw_figure(shown), workdir / path)
-            made.append((path, caption))
-    return made
-
-
-def draw_slides(
-    outcomes: Sequence[Outcome], workdir: pathlib.Path
-) -> list[tuple[str, str]]:
-    """Saves a timeline and a roofline of each network, as they stand in a talk."""
-    made = []
-    for outcome in outcomes:
-        name = re.sub(r"[^A-Za-z0-9]+", "_", outcome.network).strip("_")
-        found = outcome.timeline
-        if found is not None:
-            path = f"timeline_{name}.png"
-            _save(timelines.slide(outcome), workdir / path)
-            made.append(
-                (
-                    path,
-                    f"{outcome.label} on {found.hardware} with {found.capacity_mb:g} MB: "
-                    "compute unit and channel in time, and what the cache holds; below, "
-                    "one block of layers.",
-                )
-            )
-        path = f"roofline_{name}.png"
-        _save(roofline.slide(outcome), workdir / path)
-        made.append(
-            (path, f"{outcome.label}: layers under the roof, and where the time goes.")
+def _slides(sweep: NetworkSweep) -> Iterator[frame.Figure]:
+    """A timeline and a roofline of one network, as they stand in a talk."""
+    name = re.sub(r"[^A-Za-z0-9]+", "_", sweep.network).strip("_")
+    found = sweep.timeline
+    if found is not None:
+        yield frame.Figure(
+            f"timeline_{name}",
+            timeline_figure.slide(sweep),
+            f"{sweep.label} on {found.hardware} with {found.capacity_mb:g} MB: compute "
+            "unit and channel in time, and what the cache holds; below, one block of "
+            "layers.",
         )
-    return made
+    yield frame.Figure(
+        f"roofline_{name}",
+        roofline_figure.slide(sweep),
+        f"{sweep.label}: layers under the roof, and where the time goes.",
+    )
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    figures.canvas.save(figure, path, dpi=160)
-
-
-def _images(
-    workdir: pathlib.Path, drawn: Sequence[tuple[str, str]]
-) -> list[FigureImage]:
-    return [FigureImage(workdir / path, caption) for path, caption in drawn]
-
-
-def _cards(outcomes: Sequence[Outcome], compared: Sequence[Quantity]) -> list[Card]:
-    labels = {outcome.network: outcome.label for outcome in outcomes}
-    cards = []
-    for quantity in compared:
-        name, _, network = quantity.name.rstrip("]").partition("[")
-        if name in ("knee_mb", "time_drop_24_to_500") and quantity.value is not None:
-            cards.append(
-                Card(
-                    f"{labels[network]}: {published.TITLES[name]}",
-                    report.format_quantity(quantity.value, quantity.unit),
-                    f"paper {report.format_quantity(quantity.paper, quantity.unit)}",
-                )
-            )
-    return cards
-
-
-def _observed(checked: Sequence[Observation]) -> list[Quantity]:
-    return [
-        Quantity(
-            f"observation_{each.number}",
-            each.holds,
-            "",
-            kind="derived",
-            paper=True,
-            source=f"Obs. {each.number}",
-            note=f"{each.claim}: {each.evidence} (asked: {each.rule})",
-        )
-        for each in checked
-    ]
-
-
-def _measured(outcomes: Sequence[Outcome]) -> list[Quantity]:
+def _measured(sweep: NetworkSweep) -> Iterator[Quantity]:
     """What has no published number."""
-    found = []
-    for outcome in outcomes:
-        index = f"[{outcome.network}]"
-        found.append(
-            Quantity(
-                f"sweep_s{index}", outcome.sweep_s, "s", kind="measured",
-                note="all of sweep.csv on the first machine, warm, best of three",
-            )
+    of = {"network": sweep.network}
+    yield Quantity(
+        "sweep_s", sweep.sweep_s, "s", kind="measured", of=of,
+        note="all of sweep.csv on the first machine, warm, best of three",
+    )  # fmt: skip
+    if sweep.paper is not None:
+        yield Quantity(
+            "last_steep_step_mb", memory_published.last_drop_mb(sweep.paper), "MB",
+            kind="derived", of=of,
+            note="last step of the figures' capacities that spares 3 % of the traffic at "
+            "the first: the knee as a curve alone shows it",
         )  # fmt: skip
-        curves = outcome.paper
-        if curves is not None:
-            found += [
-                Quantity(
-                    f"last_steep_step_mb{index}",
-                    published.last_drop_mb(curves),
-                    "MB",
-                    kind="derived",
-                    note="last step of the figures' capacities that spares 3 % of the "
-                    "traffic at the first: the knee as a curve alone shows it",
-                ),
-                Quantity(
-                    f"time_1536_over_1555{index}",
-                    float(curves.total_s[HBM_PRINTED, 0] / curves.total_s[HBM, 0]),
-                    "",
-                    kind="derived",
-                    note="at the smallest capacity; the paper prints both GB/s for HBM2e",
-                ),
-            ]
-        fidelity = outcome.fidelity
-        if fidelity is not None:
-            for name, value in (
-                ("spearman", fidelity.spearman),
-                ("median_error", fidelity.median_error),
-                ("p90_error", fidelity.p90_error),
-                ("max_error", fidelity.max_error),
-                ("slower_pairs", fidelity.slower_pairs),
-                ("wrong_signs", fidelity.wrong_signs),
-            ):
-                found.append(
-                    Quantity(
-                        f"surrogate_{name}{index}", value, "", kind="measured",
-                        note=f"surrogate's time against the simulator's, "
-                        f"{fidelity.num_points} points; monotony and gradients on "
-                        f"{fidelity.num_designs} random designs",
-                    )
-                )  # fmt: skip
-    return found
+        first_s = sweep.paper.total_s[:, 0]
+        yield Quantity(
+            "time_1536_over_1555", float(first_s[HBM_PRINTED] / first_s[HBM]),
+            kind="derived", of=of,
+            note="at the smallest capacity; the paper prints both GB/s for HBM2e",
+        )  # fmt: skip
+    fidelity = sweep.fidelity
+    if fidelity is not None:
+        for name in (
+            *("spearman", "median_error", "p90_error", "max_error"),
+            *("slower_pairs", "wrong_signs"),
+        ):
+            yield Quantity(
+                f"surrogate_{name}", getattr(fidelity, name), kind="measured", of=of,
+                note=f"surrogate's time against the simulator's, {fidelity.num_points} "
+                f"points; monotony and gradients on {fidelity.num_designs} random "
+                "designs",
+            )  # fmt: skip

@@ -1,82 +1,64 @@
-"""What one network's sweep found, and how it is kept on disk."""
+"""What the sweep of one network found."""
 
 import dataclasses
-import functools
-import typing
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from codesign.hardware.memory import Sweep
+from codesign.hardware.memory.validation import Validation
+from codesign.report.results import Number
 from codesign.workload import load as networks
+
+_Part = TypeVar("_Part")
+
+
+class NotRun(Exception):
+    """The network, or the capacities, that a number needs were not run."""
+
+    def __init__(self, needs: str = "needs capacities that were not swept"):
+        super().__init__(needs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Curves:
-    """Totals over `[M]` machines and `[C]` capacities."""
+class Curves(Sweep):
+    """A sweep in two groups of steps, of which the second is type II."""
 
-    capacities_mb: np.ndarray  # [C]
-    total_s: np.ndarray  # [M, C]
-    type_ii_s: np.ndarray  # [M, C] of the point-wise steps, stalls included
-    traffic_in: np.ndarray  # [C] bytes
-    traffic_out: np.ndarray  # [C] bytes
-    compute_s: np.ndarray  # [M]
-    type_ii_compute_s: np.ndarray  # [M]
-    bandwidth: np.ndarray  # [M] bytes per second
-
-    @classmethod
-    def of(cls, sweep: Sweep, mebibytes: np.ndarray, type_ii_part: float) -> "Curves":
-        """From a sweep in two groups, of which the second is type II."""
-        return cls(
-            capacities_mb=mebibytes,
-            total_s=sweep.total_s,
-            type_ii_s=sweep.group_s[..., 1],
-            traffic_in=sweep.traffic_in_bytes,
-            traffic_out=sweep.traffic_out_bytes,
-            compute_s=sweep.compute_s,
-            type_ii_compute_s=sweep.compute_s * type_ii_part,
-            bandwidth=sweep.bandwidth,
-        )
+    capacities_mb: np.ndarray  # [C] as they were asked for
+    type_ii_compute_s: np.ndarray  # [M] with nothing to wait for
 
     def machine(self, index: int) -> "Curves":
         """One machine's, still with an axis for it."""
-        every = {
-            name: getattr(self, name)[index : index + 1]
-            for name in ("total_s", "type_ii_s", "compute_s", "type_ii_compute_s")
-        }
-        return dataclasses.replace(
-            self, **every, bandwidth=self.bandwidth[index : index + 1]
-        )
+        names = ("total_s", "group_s", "compute_s", "type_ii_compute_s", "bandwidth")
+        one = {name: getattr(self, name)[index : index + 1] for name in names}
+        return dataclasses.replace(self, **one)
 
     @property
     def traffic(self) -> np.ndarray:
         """[C] bytes, both ways."""
-        return self.traffic_in + self.traffic_out
+        return self.traffic_in_bytes + self.traffic_out_bytes
 
     @property
-    def average_bandwidth(self) -> np.ndarray:
-        """[M, C] bytes per second, eq. 4.1."""
-        return self.traffic / self.total_s
-
-    @property
-    def active_time(self) -> np.ndarray:
-        """[M, C] eq. 4.2."""
-        return self.average_bandwidth / self.bandwidth[:, None]
-
-    @property
-    def utilisation(self) -> np.ndarray:
-        """[M, C] eq. 4.3."""
-        return self.compute_s[:, None] / self.total_s
+    def type_ii_s(self) -> np.ndarray:
+        """[M, C] time of the point-wise steps, stalls included."""
+        return self.group_s[..., 1]
 
     @property
     def type_ii_share(self) -> np.ndarray:
-        """[M, C] part of the time that point-wise steps take."""
+        """[M, C] fraction of the time that point-wise steps take."""
         return self.type_ii_s / self.total_s
 
-    def index(self, mebibytes: float) -> int | None:
-        """Place of a capacity; None if it was not swept."""
+    def index(self, mebibytes: float) -> int:
+        """Place of a capacity.
+
+        Raises:
+            NotRun: If it was not swept.
+        """
         found = np.flatnonzero(np.isclose(self.capacities_mb, mebibytes, rtol=1e-9))
-        return int(found[0]) if found.size else None
+        if not found.size:
+            raise NotRun
+        return int(found[0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,52 +138,30 @@ class Timeline:
     held_bytes: np.ndarray  # [S]
     transfer_start_s: np.ndarray  # [X]
     transfer_end_s: np.ndarray  # [X]
-    direction: np.ndarray  # [X] index into `DIRECTIONS`
-
-
-DIRECTIONS = ("load", "offload", "pass through")
+    direction: np.ndarray  # [X] 0 load, 1 offload, 2 pass through
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Fidelity:
-    """The surrogate against the simulator, in seconds of an iteration."""
-
-    exact_s: np.ndarray  # [N] some of the points
-    surrogate_s: np.ndarray  # [N]
-    num_points: int  # of the numbers below
-    spearman: float
-    median_error: float  # relative
-    p90_error: float
-    max_error: float
-    slower_pairs: int  # of `num_designs` that more of a resource made slower
-    wrong_signs: int  # of `num_designs` with a gradient of the wrong sign
-    num_designs: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """Everything about one network; `paper` and what follows may be None.
+class NetworkSweep:
+    """Everything about one network; a part is None where no capacity can run it.
 
     Attributes:
         network: Name that the sweep was given.
-        digest: Of the file that the network comes from, if any.
+        family: The network of the paper whose numbers may be compared, or "".
         batch_size: Examples in a batch.
-        is_papers: Whether batch and images are those of the paper's Table 5.1, so that
-            its numbers may be compared.
         num_steps: Of the iteration.
         smallest_capacity_mb: Below which the iteration cannot run at all.
         largest_step_mb: Working set of the largest step.
         map_mb: Smallest and largest feature map of an image.
         sweep_s: Warm seconds of the capacity sweep on the first machine.
         sweeps: By name of the hardware, on the capacities of `sweep.csv`.
-        paper: On the machines of `measure.PAPER_MACHINES`, for figures 5.2 to 5.4; None
-            where none of their capacities can run the network.
+        paper: On the machines of `capacity_measure.PAPER_MACHINES`, for figures 5.2 to
+            5.4.
     """
 
     network: str
-    digest: str
+    family: str
     batch_size: int
-    is_papers: bool
     num_steps: int
     smallest_capacity_mb: float
     largest_step_mb: float
@@ -215,12 +175,7 @@ class Outcome:
     policies: Policies | None
     reuse: Reuse | None
     timeline: Timeline | None
-    fidelity: Fidelity | None
-
-    @functools.cached_property
-    def family(self) -> str:
-        """The network of the paper that this is, or nothing."""
-        return networks.family(self.network) if self.is_papers else ""
+    fidelity: Validation | None
 
     @property
     def label(self) -> str:
@@ -228,27 +183,22 @@ class Outcome:
         return networks.label(self.network)
 
 
-def restore(record: dict[str, Any]) -> Outcome:
-    """Reads what `records.jsonable` made of an outcome.
-
-    Raises:
-        KeyError, TypeError: If the record is not one.
-    """
-    return _restore(Outcome, record)
+def ran(part: _Part | None) -> _Part:
+    """Returns `part` of a sweep; raises `NotRun` if it is None."""
+    if part is None:
+        raise NotRun
+    return part
 
 
-def _restore(kind: Any, value: Any) -> Any:
-    options = typing.get_args(kind)
-    if value is None or kind is Any:
-        return value
-    if type(None) in options:
-        return _restore(options[0], value)
-    if kind is np.ndarray:
-        return np.asarray(value)
-    if typing.get_origin(kind) is dict:
-        return {name: _restore(options[1], each) for name, each in value.items()}
-    if dataclasses.is_dataclass(kind):
-        fields = dataclasses.fields(kind)
-        made: Any = kind
-        return made(**{f.name: _restore(f.type, value[f.name]) for f in fields})
-    return value
+def or_none(
+    number: Callable[[NetworkSweep], Number],
+) -> Callable[[NetworkSweep], Number | None]:
+    """Makes a function that returns None where `number` raises `NotRun`."""
+
+    def found(sweep: NetworkSweep) -> Number | None:
+        try:
+            return number(sweep)
+        except NotRun:
+            return None
+
+    return found

@@ -1,16 +1,14 @@
-"""Tables of a memory sweep, and the rows of sweep.csv."""
+"""Tables of a memory sweep, and the text of sweep.csv."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from codesign import units
-from codesign.report import Column, Quantity, Table
-from codesign.report.format import NO_VALUE, format_number, format_quantity
+from codesign.report import Column, Table
+from codesign.report.format import format_number
 from codesign.report.table import RowStyle
-from codesign.studies.memory.capacity_result import Outcome
-from codesign.studies.memory.memory_published import TITLES
+from codesign.studies.memory.capacity_result import NetworkSweep, ran
 from codesign.studies.memory.observations import Observation
 
 CSV_COLUMNS = (
@@ -21,87 +19,26 @@ CSV_COLUMNS = (
 _STYLES: dict[bool | None, RowStyle] = {True: "", False: "bad", None: "muted"}
 
 
-def csv_text(outcomes: Sequence[Outcome]) -> str:
+def csv_text(sweeps: Sequence[NetworkSweep]) -> str:
     """All rows of sweep.csv under their heading."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    writer.writerows(_csv_rows(outcomes))
+    for sweep in sweeps:
+        for hardware, curves in sweep.sweeps.items():
+            columns = (
+                [f"{mebibytes:.10g}" for mebibytes in curves.capacities_mb],
+                curves.total_s[0].tolist(),
+                curves.traffic_in_bytes.tolist(),
+                curves.traffic_out_bytes.tolist(),
+                curves.average_bandwidth[0].tolist(),
+                curves.active_time[0].tolist(),
+                curves.utilisation[0].tolist(),
+                curves.type_ii_share[0].tolist(),
+            )
+            for cells in zip(*columns, strict=True):
+                writer.writerow([sweep.network, sweep.batch_size, hardware, *cells])
     return buffer.getvalue()
-
-
-def _csv_rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[Any, ...]]:
-    for outcome in outcomes:
-        for hardware, curves in outcome.sweeps.items():
-            for c, mebibytes in enumerate(curves.capacities_mb):
-                yield (
-                    outcome.network,
-                    outcome.batch_size,
-                    hardware,
-                    f"{mebibytes:.10g}",
-                    float(curves.total_s[0, c]),
-                    int(curves.traffic_in[c]),
-                    int(curves.traffic_out[c]),
-                    float(curves.average_bandwidth[0, c]),
-                    float(curves.active_time[0, c]),
-                    float(curves.utilisation[0, c]),
-                    float(curves.type_ii_share[0, c]),
-                )
-
-
-def comparison(outcomes: Sequence[Outcome], quantities: Sequence[Quantity]) -> Table:
-    """The paper's numbers and ours."""
-    labels = {outcome.network: outcome.label for outcome in outcomes}
-    table = Table(
-        "The paper's numbers and ours",
-        ["Network", "Quantity", Column("Paper", justify="right"),
-         Column("Ours", justify="right"), Column("Deviation", justify="right"),
-         "Source"],
-        footnotes=[
-            "Deviation in points for percentages, else relative. Reasons for those that "
-            "miss stand with each quantity in results.json and below.",
-        ],
-    )  # fmt: skip
-    for quantity in quantities:
-        name, _, network = quantity.name.rstrip("]").partition("[")
-        if quantity.paper is None or network not in labels:
-            continue
-        table.add(
-            labels[network],
-            TITLES[name],
-            _paper(quantity),
-            _ours(quantity),
-            deviation(quantity),
-            quantity.source,
-        )
-    return table
-
-
-def deviation(quantity: Quantity) -> str:
-    """Ours less the paper's: points of a percentage, else a part of the paper's."""
-    ours, paper = quantity.value, quantity.paper
-    if ours is None or paper is None:
-        return NO_VALUE
-    if isinstance(paper, bool):
-        return "same" if ours == paper else "differs"
-    if quantity.unit == "%":
-        return f"{ours - paper:+.1f} points".replace("-", "−")
-    if ours == paper:
-        return "exact"
-    return f"{(ours - paper) / paper:+.1%}".replace("-", "−")
-
-
-def _paper(quantity: Quantity) -> str:
-    """With all the digits that are printed."""
-    if quantity.unit == "%":
-        return f"{quantity.paper:g}%"
-    return format_quantity(quantity.paper, quantity.unit)
-
-
-def _ours(quantity: Quantity) -> str:
-    if quantity.unit == "%" and quantity.value is not None:
-        return f"{quantity.value:.1f}%"
-    return format_quantity(quantity.value, quantity.unit)
 
 
 def observations(found: Sequence[Observation]) -> Table:
@@ -119,17 +56,7 @@ def observations(found: Sequence[Observation]) -> Table:
     return table
 
 
-def verdicts(found: Sequence[Observation]) -> Table:
-    """The same without the rules, narrow enough for a terminal."""
-    table = Table(
-        "Observations", [Column("No.", justify="right"), "Verdict", "Our numbers"]
-    )
-    for each in found:
-        table.add(each.number, each.verdict, each.evidence, style=_STYLES[each.holds])
-    return table
-
-
-def networks(outcomes: Sequence[Outcome]) -> Table:
+def networks(sweeps: Sequence[NetworkSweep]) -> Table:
     """What was swept, and how long that took."""
     table = Table(
         "Networks",
@@ -149,87 +76,64 @@ def networks(outcomes: Sequence[Outcome]) -> Table:
             "process, best of three.",
         ],
     )
-    for outcome in outcomes:
-        first = next(iter(outcome.sweeps.values()))
+    for sweep in sweeps:
+        first = next(iter(sweep.sweeps.values()))
         table.add(
-            outcome.label,
-            outcome.batch_size,
-            outcome.num_steps,
-            outcome.smallest_capacity_mb,
-            outcome.largest_step_mb,
-            outcome.sweep_s,
+            sweep.label,
+            sweep.batch_size,
+            sweep.num_steps,
+            sweep.smallest_capacity_mb,
+            sweep.largest_step_mb,
+            sweep.sweep_s,
             len(first.capacities_mb),
         )
     return table
 
 
-def machines(outcomes: Sequence[Outcome]) -> Table:
+def machines(sweeps: Sequence[NetworkSweep]) -> Table:
     """Each network on each chip, with the smallest and the largest cache."""
+    numbers = (Column("Time", "s", "si"), Column("Utilisation", format="percent"))
     table = Table(
         "Time of an iteration with the smallest and the largest cache",
         [
-            "Network",
-            "Hardware",
-            Column("Smallest", "MB", "g"),
-            Column("Time", "s", "si"),
-            Column("Utilisation", format="percent"),
-            Column("Largest", "MB", "g"),
-            Column("Time", "s", "si"),
-            Column("Utilisation", format="percent"),
+            *("Network", "Hardware"),
+            *(Column("Smallest", "MB", "g"), *numbers),
+            *(Column("Largest", "MB", "g"), *numbers),
         ],
     )
-    for outcome in outcomes:
-        for hardware, curves in outcome.sweeps.items():
-            cells = [
-                float(values[place])
-                for place in (0, -1)
-                for values in (
-                    curves.capacities_mb,
-                    curves.total_s[0],
-                    curves.utilisation[0],
-                )
-            ]
-            table.add(outcome.label, hardware, *cells)
+    for sweep in sweeps:
+        for hardware, curves in sweep.sweeps.items():
+            rows = (curves.capacities_mb, curves.total_s[0], curves.utilisation[0])
+            cells = [float(values[place]) for place in (0, -1) for values in rows]
+            table.add(sweep.label, hardware, *cells)
     return table
 
 
-def policies(outcome: Outcome) -> Table | None:
+def policies(sweep: NetworkSweep) -> Table:
     """Time and traffic of each policy at some capacities."""
-    found = outcome.policies
-    if found is None:
-        return None
+    found = ran(sweep.policies)
     table = Table(
-        f"{outcome.label}: time and traffic of an iteration",
+        f"{sweep.label}: time and traffic of an iteration",
         [
             "Policy",
-            *(
-                Column(f"{mebibytes:g} MB", justify="right")
-                for mebibytes in found.capacities_mb
-            ),
+            *(Column(f"{mb:g} MB", justify="right") for mb in found.capacities_mb),
         ],
     )
     for p, name in enumerate(found.names):
-        table.add(
-            name,
-            *(
-                f"{1e3 * seconds:.2f} ms, {moved / 1e9:.2f} GB"
-                for seconds, moved in zip(
-                    found.time_s[p], found.traffic_bytes[p], strict=True
-                )
-            ),
-            style="highlight" if p == 0 else "",
-        )
+        pairs = zip(found.time_s[p], found.traffic_bytes[p], strict=True)
+        cells = [
+            f"{1e3 * time_s:.2f} ms, {moved / 1e9:.2f} GB" for time_s, moved in pairs
+        ]
+        table.add(name, *cells, style="highlight" if p == 0 else "")
     return table
 
 
-def reuse(outcome: Outcome) -> Table | None:
+def reuse(sweep: NetworkSweep) -> Table:
     """What each scope of reuse is worth and what it needs."""
-    found = outcome.reuse
-    if found is None:
-        return None
+    found = ran(sweep.reuse)
     shown = (0, len(found.capacities_mb) // 4, -1)
     table = Table(
-        f"{outcome.label}: reuse by scope",
+        f"{sweep.label}: reuse by scope",
         [
             "Scope",
             Column("Spares at most", "GB", ".3f"),

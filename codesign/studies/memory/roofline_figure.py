@@ -1,6 +1,4 @@
-"""Fig. 5.1: layers under the roof by their reuse frequency, eq. 3.3, 3.4 and 5.1."""
-
-from collections.abc import Sequence
+"""Layers under the roof by their reuse frequency: Fig. 5.1, eq. 3.3, 3.4 and 5.1."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,12 +7,12 @@ from matplotlib.ticker import FuncFormatter
 
 from codesign.hardware.memory import SYSTEMS
 from codesign.report import canvas
-from codesign.studies.memory.capacity_result import Layers, Outcome
+from codesign.studies.memory.capacity_result import Layers, NetworkSweep
+from codesign.studies.memory.observations import ridge_point
 
 TYPE_I, TYPE_II = canvas.BLUE, canvas.ORANGE
 _HARDWARE = "RTX 2080 Ti"
 _SOFT = "#52606D"
-_X = "Reuse frequency (operations per byte)"
 
 
 def split(layers: Layers) -> float:
@@ -30,28 +28,9 @@ def split(layers: Layers) -> float:
 
 
 @canvas.styled
-def rooflines(outcomes: Sequence[Outcome]) -> Figure:
-    """One small panel for each network."""
-    columns = min(2, len(outcomes))
-    rows = -(-len(outcomes) // columns)
-    figure = canvas.blank(2.5 * rows + 0.7, width=7.6 if columns > 1 else 5.2)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(outcomes) :]:
-        axes.set_visible(False)
-    for axes, outcome in zip(grid.flat, outcomes, strict=False):
-        axes.set_title(f"{outcome.label}, batch {outcome.batch_size}", loc="left")
-        _small_panel(axes, outcome)
-    handles, names = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
-    figure.supxlabel(_X, fontsize=10)
-    figure.supylabel("Attainable (operations/s)", fontsize=10)
-    return figure
-
-
-@canvas.styled
-def slide(outcome: Outcome) -> Figure:
+def slide(sweep: NetworkSweep) -> Figure:
     """One network for a talk: the roof with its layers, and where the time goes."""
-    layers, spec = outcome.layers, SYSTEMS[_HARDWARE]
+    layers, spec = sweep.layers, SYSTEMS[_HARDWARE]
     figure = canvas.blank(7.2, width=12.8)
     figure.set_layout_engine("none")
     has_times = len(layers.capacities_mb) > 0
@@ -62,11 +41,11 @@ def slide(outcome: Outcome) -> Figure:
     top.set_ylabel("Attainable performance\n(operations/s)", fontsize=14)
     top.tick_params(labelbottom=False)
     _time_strip(bottom, layers) if has_times else bottom.set_visible(False)
-    bottom.set_xlabel(_X, fontsize=14)
+    bottom.set_xlabel("Reuse frequency (operations per byte)", fontsize=14)
     for axes in (top, bottom):
         axes.tick_params(labelsize=12.5)
     work = layers.operations[layers.is_type_ii].sum() / layers.operations.sum()
-    headline = f"{outcome.label}: point-wise layers do {work:.1%} of the work"
+    headline = f"{sweep.label}: point-wise layers do {work:.1%} of the work"
     if has_times:
         share = layers.time_s[0, layers.is_type_ii].sum() / layers.time_s[0].sum()
         headline += f" and take {share:.{0 if share >= 0.01 else 1}%} of the time"
@@ -74,7 +53,7 @@ def slide(outcome: Outcome) -> Figure:
     figure.text(
         0.015, 0.9,
         f"{_HARDWARE}: {_peak() / 1e12:g} TFLOP/s, "
-        f"{float(spec.bandwidth_bytes_per_s) / 1e9:g} GB/s, batch {outcome.batch_size}, "
+        f"{float(spec.bandwidth_bytes_per_s) / 1e9:g} GB/s, batch {sweep.batch_size}, "
         "fp32. Bubble: layers of a kind with equal reuse, its area their time with "
         f"a cache of {layers.capacities_mb[0]:g} MB" if has_times else _HARDWARE,
         fontsize=13, color=_SOFT,
@@ -90,29 +69,26 @@ def _bandwidth() -> float:
     return float(SYSTEMS[_HARDWARE].bandwidth_bytes_per_s)
 
 
-def _ridge() -> float:
-    return _peak() / _bandwidth()
-
-
 def _frame(axes: Axes, layers: Layers, large: bool = True) -> None:
     """The roof, its two regions, and the line between the types."""
     frequency = layers.reuse_frequency
     low = 10 ** np.floor(np.log10(min(frequency.min(), 0.1)))
-    high = 10 ** np.ceil(np.log10(max(frequency.max(), 10 * _ridge())))
+    high = 10 ** np.ceil(np.log10(max(frequency.max(), 10 * ridge_point())))
     x = np.geomspace(low, high, 200)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     axes.set_ylim(low * _bandwidth() * 0.6, _peak() * (9 if large else 2.5))
     axes.plot(x, np.minimum(x * _bandwidth(), _peak()), color=canvas.INK, lw=2 + large)
-    axes.axvspan(low, _ridge(), color="#F3F5F7", lw=0, zorder=0)
+    axes.axvspan(low, ridge_point(), color="#F3F5F7", lw=0, zorder=0)
     axes.axvline(
         split(layers), color=canvas.VERMILION, ls="--", lw=1.3 + 0.5 * large,
         label="between the types",
     )  # fmt: skip
-    axes.axvline(_ridge(), color=canvas.GREY, ls=":", lw=1.2, label="ridge point")
+    axes.axvline(ridge_point(), color=canvas.GREY, ls=":", lw=1.2, label="ridge point")
 
 
-def _small_panel(axes: Axes, outcome: Outcome) -> None:
-    layers = outcome.layers
+def small_panel(axes: Axes, sweep: NetworkSweep) -> None:
+    """The roof of one network with a mark a layer."""
+    layers = sweep.layers
     _frame(axes, layers, large=False)
     attainable = np.minimum(layers.reuse_frequency * _bandwidth(), _peak())  # eq. 5.1
     for chosen, colour, marker, name in (
@@ -157,7 +133,7 @@ def _bubbles(axes: Axes, layers: Layers) -> None:
         )  # fmt: skip
     foot, head = axes.get_ylim()
     axes.annotate(
-        f"ridge point {_ridge():.1f}", (_ridge(), foot), (6, 10), fontsize=13,
+        f"ridge point {ridge_point():.1f}", (ridge_point(), foot), (6, 10), fontsize=13,
         textcoords="offset points", color=_SOFT,
     )  # fmt: skip
     for side, text in (("right", "type II "), ("left", " type I")):
@@ -193,7 +169,7 @@ def _label_kinds(axes: Axes, layers: Layers, share: np.ndarray) -> None:
             merged.append((x, is_type_ii, names, part))
     merged = [entry for entry in merged if entry[3] >= 0.005]
     for i, (x, is_type_ii, names, part) in enumerate(merged):
-        if x >= _ridge():
+        if x >= ridge_point():
             shift, side = (0, -66), "center"
         elif is_type_ii and (i % 2 or len(names) > 1):
             shift, side = (38, -34), "left"
@@ -205,7 +181,7 @@ def _label_kinds(axes: Axes, layers: Layers, share: np.ndarray) -> None:
             textcoords="offset points", fontsize=13, linespacing=1.25,
             color="#8A5A00" if is_type_ii else "#004A75",
             bbox={"facecolor": "#F3F5F7", "edgecolor": "none", "pad": 1}
-            if x < _ridge()
+            if x < ridge_point()
             else None,
             arrowprops={"arrowstyle": "-", "color": canvas.GREY, "lw": 0.8},
         )  # fmt: skip
@@ -247,7 +223,7 @@ def _time_strip(axes: Axes, layers: Layers) -> None:
     axes.set_ylabel("Time of layers\n(% of all)", fontsize=14)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0f}%"))
     axes.grid(axis="x", visible=False)
-    axes.axvline(_ridge(), color=canvas.GREY, ls=":", lw=1.2)
+    axes.axvline(ridge_point(), color=canvas.GREY, ls=":", lw=1.2)
     small, *rest = layers.capacities_mb
     text = f"pale: {small:g} MB cache"
     if rest:

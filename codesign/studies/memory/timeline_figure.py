@@ -9,7 +9,7 @@ from matplotlib.patches import ConnectionPatch, Patch
 
 from codesign import units
 from codesign.report import canvas
-from codesign.studies.memory.capacity_result import Outcome, Timeline
+from codesign.studies.memory.capacity_result import NetworkSweep, Timeline, ran
 
 TYPE_I, TYPE_II = canvas.BLUE, canvas.ORANGE
 _PALE_I, _PALE_II = "#CFE3F1", "#FBE7BF"  # the same colours, while a step waits
@@ -21,15 +21,13 @@ _FEWEST, _MOST = 5, 16  # steps of the part that is enlarged
 
 
 @canvas.styled
-def slide(outcome: Outcome) -> Figure:
+def slide(sweep: NetworkSweep) -> Figure:
     """The whole iteration, the occupancy below it, and a block of layers enlarged.
 
     Raises:
-        ValueError: If the outcome has no timeline.
+        NotRun: If the sweep has no timeline.
     """
-    found = outcome.timeline
-    if found is None:
-        raise ValueError(f"`outcome` of {outcome.network!r} has no timeline.")
+    found = ran(sweep.timeline)
     figure = canvas.blank(7.2, width=12.8)
     figure.set_layout_engine("none")
     whole = figure.add_axes((0.085, 0.665, 0.83, 0.17))
@@ -66,7 +64,7 @@ def slide(outcome: Outcome) -> Figure:
                 color=canvas.GREY, lw=0.9, ls=(0, (4, 3)),
             )
         )  # fmt: skip
-    _titles(figure, outcome, found)
+    _titles(figure, sweep, found)
     return figure
 
 
@@ -218,20 +216,20 @@ def _name_steps(
         )  # fmt: skip
 
 
-def _titles(figure: Figure, outcome: Outcome, found: Timeline) -> None:
+def _titles(figure: Figure, sweep: NetworkSweep, found: Timeline) -> None:
     stalls = np.diff(found.end_s, prepend=0.0) - found.compute_s
     waits = 1 - found.compute_s.sum() / found.total_s
     part = stalls[found.is_type_ii].sum() / max(stalls.sum(), 1e-30)
     factor, unit = _time_unit(found.total_s)
     figure.text(
         0.015, 0.955,
-        f"{outcome.label} behind a {found.capacity_mb:g} MB cache waits for memory "
+        f"{sweep.label} behind a {found.capacity_mb:g} MB cache waits for memory "
         f"{waits:.0%} of the time",
         fontsize=20, fontweight="bold",
     )  # fmt: skip
     figure.text(
         0.015, 0.912,
-        f"One training iteration of batch {outcome.batch_size} on the memory of "
+        f"One training iteration of batch {sweep.batch_size} on the memory of "
         f"{found.hardware}: {found.total_s * factor:.1f} {unit}; point-wise layers cause "
         f"{part:.0%} of the waiting",
         fontsize=13.5, color=_SOFT,

@@ -15,8 +15,8 @@ from codesign.hardware import memory
 from codesign.hardware.memory import SYSTEMS
 from codesign.hardware.memory.surrogate import calibrate, time_s
 from codesign.numerics.relax import smooth
+from codesign.studies.memory import paper_networks as networks
 from codesign.studies.speed import plain_simulator as reference
-from codesign.workload import load as networks
 from codesign.workload.iteration import training_iteration
 
 # Seconds of the 489-point sweep with the same rules in plain Python, by another hand, on

@@ -4,30 +4,44 @@ import csv
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
 from codesign.hardware import memory as hardware
 from codesign.hardware.memory import SYSTEMS
-from codesign.report import Results
-from codesign.studies.memory import capacity as memory
-from codesign.studies.memory import capacity_measure as measure
-from codesign.studies.memory import roofline_figure as roofline
-from codesign.studies.memory import timeline_figure as timeline
+from codesign.report import Results, canvas
+from codesign.studies import frame
+from codesign.studies.memory import (
+    capacity,
+    capacity_measure,
+    roofline_figure,
+    timeline_figure,
+)
+from codesign.studies.memory.capacity_result import NetworkSweep, ran
 from codesign.studies.memory.capacity_tables import CSV_COLUMNS
 from codesign.workload import load as networks
 from codesign.workload.iteration import training_iteration
 
+_CFG = """[net]
+width=32
+height=32
+channels=3
+[convolutional]
+filters=8
+size=3
+activation=leaky
+"""
 _CONFIG = dataclasses.replace(
-    memory.PRESETS["smoke"], hardware=("TPU v5e", "RTX 2080 Ti")
+    capacity.PRESETS["smoke"], hardware=("TPU v5e", "RTX 2080 Ti")
 )
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> tuple[pathlib.Path, memory.Outcome]:
+def swept(tmp_path_factory) -> tuple[pathlib.Path, NetworkSweep]:
     folder = tmp_path_factory.mktemp("sweep")
-    return folder, memory.run(_CONFIG, workdir=folder)[0]
+    return folder, capacity.run(_CONFIG, workdir=folder)[0]
 
 
 @pytest.fixture
@@ -36,7 +50,7 @@ def workdir(swept) -> pathlib.Path:
 
 
 @pytest.fixture
-def outcome(swept) -> memory.Outcome:
+def sweep(swept) -> NetworkSweep:
     return swept[1]
 
 
@@ -97,63 +111,58 @@ def test_running_again_simulates_nothing_and_writes_the_same(workdir, monkeypatc
         raise AssertionError("counted again")
 
     monkeypatch.setattr(networks, "load", fail)
-    monkeypatch.setattr(measure, "measure", fail)
+    monkeypatch.setattr(capacity_measure, "measure", fail)
+    monkeypatch.setattr(canvas, "save", lambda *args: None)  # they are there
     (workdir / "sweep.csv").unlink()
-    memory.run(_CONFIG, workdir=workdir)
+    capacity.run(_CONFIG, workdir=workdir)
     assert (workdir / "sweep.csv").read_bytes() == before
     assert Results.read(workdir / "results.json").quantities == quantities
 
 
-def _torn(line: bytes) -> bytes:
-    return line[:-100]
+def test_networks_may_be_added_and_a_changed_file_is_measured_again(
+    workdir, tmp_path, monkeypatch, sweep
+):
+    file, copy = tmp_path / "net.cfg", tmp_path / "sweep"
+    file.write_text(_CFG)
+    shutil.copytree(workdir, copy)
+    measured = []
 
+    def measure(config, name, program, on_stage):
+        on_stage(0, "capacity sweep")
+        measured.append(name)
+        return dataclasses.replace(sweep, network=name)
 
-def _flipped(line: bytes) -> bytes:
-    """One digit of a time is another."""
-    at = line.index(b'"total_s": [[0.') + len(b'"total_s": [[0.') + 3
-    return line[:at] + (b"1" if line[at : at + 1] != b"1" else b"2") + line[at + 1 :]
-
-
-@pytest.mark.parametrize("damage", [_torn, _flipped])
-def test_a_damaged_record_is_measured_again(workdir, tmp_path, damage):
-    for name in ("config.json", "metrics.jsonl"):
-        (tmp_path / name).write_bytes((workdir / name).read_bytes())
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_bytes(damage(metrics.read_bytes()))
-    experiment = memory.prepare(_CONFIG, workdir=tmp_path)
-    experiment.lock.release()
-    assert list(experiment.programs) == ["vgg11"]
-    assert not experiment.done
+    monkeypatch.setattr(capacity_measure, "measure", measure)
+    brief = frame.Report(title="Brief", summary="Nothing is drawn.")
+    study = dataclasses.replace(capacity.STUDY, report=lambda *args: brief)
+    names = ("vgg11", f"darknet:{file}")
+    more = dataclasses.replace(_CONFIG, networks=names)
+    found = study.run(more, workdir=copy)
+    assert [each.network for each in found.values()] == list(names)
+    assert measured == [names[1]]
+    file.write_text(_CFG.replace("size=3", "size=1"))
+    study.run(more, workdir=copy)
+    assert measured == [names[1]] * 2
 
 
 def test_other_settings_are_refused(workdir):
     other = dataclasses.replace(_CONFIG, capacity_mb="10,12")
     with pytest.raises(ValueError, match=r"capacity_mb: '10,16,24' there, '10,12' now"):
-        memory.prepare(other, workdir=workdir)
+        capacity.run(other, workdir=workdir)
 
 
 def test_a_cache_that_cannot_stream_is_refused_before_anything_is_written(tmp_path):
     small = dataclasses.replace(_CONFIG, capacity_mb="0.1:10:1")
     with pytest.raises(ValueError, match=r"capacity_mb.*vgg11.*bytes too small: step"):
-        memory.prepare(small, workdir=tmp_path)
-    assert not (tmp_path / "config.json").exists()
-    # And the workdir is free for the next.
-    memory.prepare(_CONFIG, workdir=tmp_path).lock.release()
+        capacity.run(small, workdir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_second_process_is_refused(tmp_path):
-    experiment = memory.prepare(_CONFIG, workdir=tmp_path)
-    with pytest.raises(ValueError, match=r"workdir.*in use"):
-        memory.prepare(_CONFIG, workdir=tmp_path)
-    experiment.lock.release()
-
-
-def test_timeline_accounts_for_every_byte_and_step(outcome):
-    found = outcome.timeline
-    assert found is not None
+def test_timeline_accounts_for_every_byte_and_step(sweep):
+    found = ran(sweep.timeline)
     assert found.hardware == "TPU v5e"
     seconds = (found.transfer_end_s - found.transfer_start_s).sum()
-    curves = outcome.sweeps["TPU v5e"]
+    curves = sweep.sweeps["TPU v5e"]
     place = curves.index(_CONFIG.timeline_mb)
     bandwidth = float(SYSTEMS["TPU v5e"].bandwidth_bytes_per_s)
     assert np.isclose(seconds * bandwidth, curves.traffic[place], rtol=1e-9)
@@ -162,37 +171,18 @@ def test_timeline_accounts_for_every_byte_and_step(outcome):
     order = np.argsort(found.transfer_start_s)  # one channel: nothing overlaps
     starts, ends = found.transfer_start_s[order], found.transfer_end_s[order]
     assert (starts[1:] >= ends[:-1] - 1e-15).all()
-    part = timeline.enlarged(found)
+    part = timeline_figure.enlarged(found)
     assert 0 <= part.start < part.stop <= len(found.names)
 
 
-def test_the_split_parts_the_types(outcome):
-    layers = outcome.layers
-    above = layers.reuse_frequency > roofline.split(layers)
+def test_the_split_parts_the_types(sweep):
+    layers = sweep.layers
+    above = layers.reuse_frequency > roofline_figure.split(layers)
     assert (above == ~layers.is_type_ii).all()
 
 
-def test_scopes_account_for_the_traffic(outcome):
-    reuse, paper = outcome.reuse, outcome.paper
-    assert reuse is not None
-    assert paper is not None
+def test_scopes_account_for_the_traffic(sweep):
+    reuse, paper = ran(sweep.reuse), ran(sweep.paper)
     for c, mebibytes in enumerate(reuse.capacities_mb):
         moved = paper.traffic[paper.index(mebibytes)]
         assert reuse.streamed_bytes - reuse.saved_bytes[c].sum() == moved
-
-
-def test_only_the_papers_own_settings_are_held_against_it():
-    program = training_iteration(networks.load("resnet18", 32))
-    small = dataclasses.replace(
-        memory.PRESETS["smoke"], capacity_mb="48", figure_capacity_mb="48"
-    )
-    for name, changes, expected in (
-        ("keras:ResNet50", {}, "resnet50"),
-        ("keras:ResNet50", {"batch_size": 16}, ""),
-        ("resnet50", {}, ""),  # the smoke preset's images are not 224 x 224
-        ("resnet50", {"image_size": 224}, "resnet50"),
-        ("gnmt", {}, "gnmt"),
-        ("transformer", {"batch_size": 32}, ""),
-    ):
-        config = dataclasses.replace(small, **changes)
-        assert measure.measure(config, name, program).family == expected

@@ -3,23 +3,23 @@
 from absl.testing import absltest, parameterized
 
 from codesign.studies.memory import observations
-from tests.studies.memory import results as outcomes
+from tests.studies.memory import results
 
 _MB = [24, 128, 400, 500, 1000]
 
 
-def _outcome(network, time, fast, hbm, traffic, type_ii, frequency, small, large):
+def _sweep(network, time, fast, hbm, traffic, type_ii, frequency, small, large):
     """Times on the base, the fast and the HBM machine at `_MB`."""
     kinds = [True] + [False] * (len(frequency) - 1)
-    return outcomes.outcome(
+    return results.sweep(
         network,
         largest_step_mb=500.0,
-        paper=outcomes.curves(
+        paper=results.curves(
             _MB, [time, fast, hbm, hbm], traffic, [type_ii, fast, hbm, hbm]
         ),
-        layers=outcomes.layers(frequency, kinds),
-        batches=outcomes.batches(small, large),
-        reuse=outcomes.reuse(
+        layers=results.layers(frequency, kinds),
+        batches=results.batches(small, large),
+        reuse=results.reuse(
             [[0, 0, 0, 0], [39, 38, 80, 0], [40, 40, 100, 5]], [40, 40, 100, 90]
         ),
     )
@@ -63,7 +63,7 @@ def _paper_like():
 
 
 def _check(numbers):
-    made = [_outcome(name, **fields) for name, fields in numbers.items()]
+    made = [_sweep(name, **fields) for name, fields in numbers.items()]
     return {each.number: each for each in observations.check_all(made)}
 
 
@@ -103,16 +103,20 @@ class ObservationsTest(parameterized.TestCase):
     def test_says_which_networks_are_missing(self):
         found = {
             each.number: each
-            for each in observations.check_all([outcomes.outcome("vgg11")])
+            for each in observations.check_all([results.sweep("vgg11")])
         }
         self.assertEqual({each.holds for each in found.values()}, {None})
         self.assertEqual(found[7].evidence, "needs MobileNetV2 at the paper's batch")
         self.assertEqual(found[7].verdict, "not run")
+        self.assertEqual(found[8].evidence.count("and"), 3)  # four networks
+        self.assertEqual(
+            (found[7].quantity.value, found[7].quantity.paper), (None,) * 2
+        )
 
     def test_keras_goes_before_ours(self):
         numbers = _paper_like()
-        ours = _outcome("mobilenetv2", **numbers["mobilenetv2"])
-        theirs = _outcome(
+        ours = _sweep("mobilenetv2", **numbers["mobilenetv2"])
+        theirs = _sweep(
             "keras:MobileNetV2",
             **{**numbers["mobilenetv2"], "time": [10, 6, 3.2, 3, 3.2]},
         )

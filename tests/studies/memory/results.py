@@ -1,50 +1,52 @@
-"""Outcomes made by hand, for tests."""
+"""Sweeps made by hand, for tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from codesign.studies.memory import paper_networks
 from codesign.studies.memory.capacity_result import (
     Batches,
     Curves,
     Layers,
-    Outcome,
+    NetworkSweep,
     Reuse,
 )
 
-GIB = 2.0**30
-
 
 def curves(
-    capacities_mb: list[float],
+    capacities_mb: Sequence[float],
     total_s: Any,
-    traffic: list[float],
+    traffic: Sequence[float],
     type_ii_s: Any = None,
 ) -> Curves:
     """Four machines, of which the last three are the same unless given [4][C]."""
     total = np.broadcast_to(np.asarray(total_s, float), (4, len(capacities_mb)))
     if type_ii_s is None:
         type_ii_s = total / 4
+    type_ii = np.broadcast_to(np.asarray(type_ii_s, float), total.shape)
+    moved = np.array(traffic, float)[:, None] / 8  # in two groups of steps
     return Curves(
+        capacities=np.array(capacities_mb, float) * 2**20,
         capacities_mb=np.array(capacities_mb, float),
         total_s=total,
-        type_ii_s=np.broadcast_to(np.asarray(type_ii_s, float), total.shape),
-        traffic_in=np.array(traffic, float) * 0.75,
-        traffic_out=np.array(traffic, float) * 0.25,
+        group_s=np.stack([total - type_ii, type_ii], -1),
+        traffic_in=moved * [2, 4],
+        traffic_out=moved * [1, 1],
         compute_s=np.array([1.7, 1.0, 1.7, 1.7]),
         type_ii_compute_s=np.zeros(4),
         bandwidth=np.array([616e9, 616e9, 1555e9, 1536e9]),
     )
 
 
-def outcome(network: str = "resnet50", **changes: Any) -> Outcome:
+def sweep(network: str = "resnet50", **changes: Any) -> NetworkSweep:
     """One network's, with nothing but curves and layers unless given."""
     swept = curves([24, 296, 500], [4.0, 3.0, 2.0], [100.0, 30.0, 20.0])
     fields: dict[str, Any] = {
         "network": network,
-        "digest": "",
         "batch_size": 32,
-        "is_papers": True,
+        "family": paper_networks.family(network),
         "num_steps": 4,
         "smallest_capacity_mb": 1.0,
         "largest_step_mb": 294.0,
@@ -60,7 +62,7 @@ def outcome(network: str = "resnet50", **changes: Any) -> Outcome:
         "timeline": None,
         "fidelity": None,
     }
-    return Outcome(**{**fields, **changes})
+    return NetworkSweep(**{**fields, **changes})
 
 
 def layers(frequency: list[float], is_type_ii: list[bool]) -> Layers:
