@@ -1,10 +1,7 @@
-"""How fast the simulator sweeps, beside plain Python, and the surrogate evaluates."""
+"""How fast the memory simulator sweeps, beside plain Python, and its surrogate."""
 
 import dataclasses
-import statistics
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,75 +12,57 @@ from codesign.hardware import memory
 from codesign.hardware.memory import SYSTEMS
 from codesign.hardware.memory.surrogate import calibrate, time_s
 from codesign.numerics.relax import smooth
-from codesign.studies.memory import paper_networks as networks
-from codesign.studies.speed import plain_simulator as reference
+from codesign.report import Quantity
+from codesign.studies.memory import paper_networks
+from codesign.studies.speed import plain_simulator
+from codesign.studies.speed.timing import interleaved, row
 from codesign.workload.iteration import training_iteration
 
-# Seconds of the 489-point sweep with the same rules in plain Python, by another hand, on
-# one core: the bar that a compiled simulator is held to is a hundredth.
-PROTOTYPE_S = {"resnet50": 2.5, "mobilenetv2": 2.0, "transformer": 5.3, "gnmt": 166.0}
-_MACHINE = SYSTEMS["RTX 2080 Ti"]
-_CHUNK = 1024  # designs at a time: what a core's cache holds
+# Asked of 489 capacities in seconds: a hundredth of what the same rules took in plain
+# Python by another hand, on one core.
+_ASKED_S = {"resnet50": 0.025, "mobilenetv2": 0.02, "transformer": 0.053, "gnmt": 1.66}
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepSpeed:
-    """Seconds of 489 capacities, 24 to 1000 MB."""
-
-    num_steps: int
-    compiled_s: float  # median of warm runs
-    python_s: float  # from some of the capacities, in proportion
-
-
-def capacity_sweep(name: str, *, repeats: int = 7, num_python: int = 5) -> SweepSpeed:
-    """Times one network; plain Python must give the same times, to the last bit."""
-    program = training_iteration(networks.load(name))
-    batch_size = networks.batch_size(name)
+def capacities(name: str, repeats: int, seed: int) -> list[Quantity]:
+    """Times 489 capacities; plain Python must give the same times, to the last bit."""
+    del seed  # Nothing is random.
+    program = training_iteration(paper_networks.load(name))
+    machine, batch_size = SYSTEMS["RTX 2080 Ti"], paper_networks.batch_size(name)
     caches = memory.capacities(np.arange(24, 1001, 2))
 
     def swept():
-        return memory.sweep([_MACHINE], program, caches, batch_size=batch_size)
+        return memory.sweep([machine], program, caches, batch_size=batch_size)
 
-    found = swept()
-    compiled_s = _median(swept, repeats)
-    few = np.linspace(0, len(caches) - 1, num_python + 2).astype(int)[1:-1]
+    compiled_s = np.median(interleaved(repeats, swept))
+    few = np.linspace(0, len(caches) - 1, 7).astype(int)[1:-1]
     start = time.perf_counter()
-    slow = [
-        reference.simulate(
-            dataclasses.replace(_MACHINE, capacity_bytes=int(caches[i])),
-            program,
-            batch_size=batch_size,
-        )
-        for i in few
-    ]
-    python_s = (time.perf_counter() - start) * len(caches) / num_python
-    if [one.total_s for one in slow] != found.total_s[0, few].tolist():
-        raise AssertionError(f"{name}: the compiled simulator differs from its rules.")
-    return SweepSpeed(program.num_steps, compiled_s, python_s)
+    for i, total_s in zip(few, swept().total_s[0, few], strict=True):
+        spec = dataclasses.replace(machine, capacity_bytes=int(caches[i]))
+        slow = plain_simulator.simulate(spec, program, batch_size=batch_size)
+        if slow.total_s != total_s:
+            raise AssertionError(f"{name}: the compiled simulator breaks its rules.")
+    plain_s = (time.perf_counter() - start) * len(caches) / len(few)
+    title = f"489 capacities, {name}, {program.num_steps} steps"
+    more = {"asked": _ASKED_S[name], "peer": ("plain Python", plain_s)}
+    return [row("capacity_sweep_s", compiled_s, title, {"network": name}, **more)]
 
 
-def surrogate_design(*, num_designs: int = 2**17, repeats: int = 9) -> float:
-    """Seconds of one design, time and three gradients, of ResNet-50 at 64 segments."""
-    program = training_iteration(networks.load("resnet50"))
-    fitted = calibrate(program, num_segments=64)
+def surrogate_design(name: str, repeats: int, seed: int) -> list[Quantity]:
+    """Times 2^17 designs at 64 segments, each with three gradients, for one."""
+    fitted = calibrate(training_iteration(paper_networks.load(name)), num_segments=64)
     low = np.array([24 * units.MIB, 94e9, 2e12])
     high = np.array([1000 * units.MIB, 3350e9, 67e12])
-    part = np.random.default_rng(0).random((num_designs, 3))
+    part = np.random.default_rng(seed).random((2**17, 3))
     designs = jnp.asarray(low * (high / low) ** part, jnp.float32)
+    each = jax.value_and_grad(lambda d: time_s(fitted, *d, relax=smooth(0.1)))
+    # 1024 designs at a time: what a core's cache holds.
+    every = jax.jit(lambda designs: jax.lax.map(each, designs, batch_size=1024))
+    each_s = np.median(interleaved(repeats, lambda: every(designs))) / len(designs)
+    title = f"one design of the surrogate with 3 gradients, {name}"
+    return [row("surrogate_design_s", each_s, title, {"network": name}, asked=1e-6)]
 
-    def seconds(design):
-        return time_s(fitted, *design, relax=smooth(0.1))
 
-    each = jax.value_and_grad(seconds)
-    every = jax.jit(lambda designs: jax.lax.map(each, designs, batch_size=_CHUNK))
-    return _median(lambda: every(designs), repeats) / num_designs
-
-
-def _median(fn: Callable[[], Any], repeats: int) -> float:
-    jax.block_until_ready(fn())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(fn())
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+PIECES = {
+    "capacities": (capacities, tuple(_ASKED_S)),
+    "surrogate": (surrogate_design, ("resnet50",)),
+}

@@ -23,30 +23,26 @@ class Outcome(NamedTuple):
     end_s: list[float]
 
 
-class _Step(NamedTuple):
-    reads: list[int]
-    writes: list[int]
-    touched: list[int]
-
-
 class _Residency:
     """What enters and leaves the cache at each step, whatever the speeds."""
 
-    def __init__(self, steps: list[_Step], program: Program, sizes: list[int]):
+    def __init__(self, program: Program, sizes: list[int]):
         self.sizes = sizes
-        self._steps = steps
-        self._names = program.tensors
-        self._is_kept = [role == "D" for role in program.roles]
-        self._in_memory = [bool(there) for there in program.in_memory]
+        self._program = program
+        self.steps = []  # tensors that are touched, read, written
         self.uses: list[list[int]] = [[] for _ in sizes]
-        for i, step in enumerate(steps):
-            for tensor in step.touched:
-                self.uses[tensor].append(i)
-        self.loads: list[list[int]] = [[] for _ in steps]
+        for step, ends in enumerate(itertools.pairwise(program.first)):
+            span = slice(*ends)
+            touched = program.touched[span]
+            parts = touched, touched[program.reads[span]], touched[program.writes[span]]
+            self.steps.append([part.tolist() for part in parts])
+            for tensor in touched:
+                self.uses[tensor].append(step)
+        self.loads: list[list[int]] = [[] for _ in self.steps]
         self.offloads: dict[int, list[int]] = {}  # queued at the start of a step
-        self.waits: list[bool] = [False] * (len(steps) + 1)
-        self.streamed = [(0, 0)] * len(steps)
-        self.occupancy = [0] * len(steps)
+        self.waits: list[bool] = [False] * (len(self.steps) + 1)
+        self.streamed = [(0, 0)] * len(self.steps)
+        self.occupancy = [0] * len(self.steps)
         self.freed: dict[tuple[int, int], int] = {}  # (tensor, last use) -> step
 
     def next_use(self, tensor: int, step: int) -> int | None:
@@ -63,7 +59,8 @@ class _Residency:
 
     def plan(self, capacity: int, policy: Policy) -> None:
         """Runs through the steps once."""
-        current = list(self._in_memory)  # memory holds this value
+        current = self._program.in_memory.tolist()  # memory holds this value
+        is_kept = [role == "D" for role in self._program.roles]
         entered: dict[int, int] = {}  # cached tensors, and since which step
 
         def leave(tensor, last, needed_at, is_written):
@@ -83,40 +80,30 @@ class _Residency:
             order = -self.last_use(tensor, step)
             if policy.replacement == "belady":
                 order = self.next_use(tensor, step)
-            backwards = [-ord(letter) for letter in self._names[tensor]]
+            backwards = [-ord(letter) for letter in self._program.tensors[tensor]]
             return order, self.sizes[tensor], backwards
 
-        for step, (reads, writes, touched) in enumerate(self._steps):
+        for step, (touched, reads, writes) in enumerate(self.steps):
             missing = [tensor for tensor in touched if tensor not in entered]
             if sum(self.sizes[tensor] for tensor in touched) <= capacity:
                 need = sum(self.sizes[tensor] for tensor in missing)
                 while sum(self.sizes[t] for t in entered) + need > capacity:
                     others = [t for t in entered if t not in touched]
                     victim = max(others, key=goes_first)
-                    leave(
-                        victim, self.last_use(victim, step), step, not current[victim]
-                    )
+                    last = self.last_use(victim, step)
+                    leave(victim, last, step, not current[victim])
                 self.loads[step] = [tensor for tensor in missing if tensor in reads]
                 entered.update(dict.fromkeys(missing, step))
             else:
-                again = [
-                    tensor
-                    for tensor in missing
-                    if tensor in writes
-                    and (
-                        self.next_use(tensor, step) is not None or self._is_kept[tensor]
-                    )
-                ]
-                self.streamed[step] = (
-                    sum(self.sizes[tensor] for tensor in missing if tensor in reads),
-                    sum(self.sizes[tensor] for tensor in again),
-                )
+                out = [t for t in missing if t in writes]
+                out = [t for t in out if self.next_use(t, step) or is_kept[t]]
+                read = sum(self.sizes[t] for t in missing if t in reads)
+                self.streamed[step] = read, sum(self.sizes[t] for t in out)
             for tensor in touched:
                 if tensor in writes:
                     current[tensor] = tensor not in entered
                 if self.next_use(tensor, step) is None and tensor in entered:
-                    is_written = self._is_kept[tensor] and not current[tensor]
-                    leave(tensor, step, step, is_written)
+                    leave(tensor, step, step, is_kept[tensor] and not current[tensor])
 
 
 def simulate(
@@ -130,20 +117,10 @@ def simulate(
     policy = policy or Policy()
     capacity = int(spec.capacity_bytes)
     bandwidth = float(spec.bandwidth_bytes_per_s)
-    steps = []
-    for first, stop in zip(program.first[:-1], program.first[1:], strict=True):
-        touched = program.touched[first:stop].tolist()
-        is_read = program.reads[first:stop].tolist()
-        is_written = program.writes[first:stop].tolist()
-        reads = list(itertools.compress(touched, is_read))
-        writes = list(itertools.compress(touched, is_written))
-        steps.append(_Step(reads, writes, touched))
     sizes = program.sizes(batch_size, spec.value_bits // 8).tolist()
-    compute = [
-        int(count) * batch_size / float(spec.throughput_ops_per_s)
-        for count in program.operations
-    ]
-    residency = _Residency(steps, program, sizes)
+    throughput = float(spec.throughput_ops_per_s)
+    compute = [count * batch_size / throughput for count in program.operations.tolist()]
+    residency = _Residency(program, sizes)
     residency.plan(capacity, policy)
     due = _first_trials(residency, compute, bandwidth, policy)
     channel = now = 0.0
@@ -155,7 +132,7 @@ def simulate(
         channel = max(channel, earliest) + size / bandwidth
         return channel
 
-    for step in range(len(steps)):
+    for step in range(program.num_steps):
         ready = now
         for tensor in _in_order(residency, step):
             done = transfer(sizes[tensor], now)
@@ -163,11 +140,7 @@ def simulate(
                 ready = done
         for target, place in sorted(due.pop(step, [])):
             tensor = residency.loads[target][place]
-            room = [
-                residency.occupancy[k] + sizes[tensor] <= capacity
-                for k in range(step, target)
-            ]
-            if all(room):
+            if max(residency.occupancy[step:target]) + sizes[tensor] <= capacity:
                 for k in range(step, target):
                     residency.occupancy[k] += sizes[tensor]
                 arrival[target, tensor] = transfer(sizes[tensor], now)
@@ -181,16 +154,12 @@ def simulate(
         if sum(residency.streamed[step]):
             now = max(now, transfer(sum(residency.streamed[step]), ready))
         ends.append(now)
-    for tensor in _in_order(residency, len(steps)):
+    for tensor in _in_order(residency, program.num_steps):
         transfer(sizes[tensor], now)
     loaded = sum(sizes[tensor] for loads in residency.loads for tensor in loads)
     written = sum(sizes[t] for tensors in residency.offloads.values() for t in tensors)
-    return Outcome(
-        traffic_in_bytes=loaded + sum(read for read, _ in residency.streamed),
-        traffic_out_bytes=written + sum(write for _, write in residency.streamed),
-        total_s=max(now, channel),
-        end_s=ends,
-    )
+    past_in, past_out = map(sum, zip(*residency.streamed, strict=True))
+    return Outcome(loaded + past_in, written + past_out, max(now, channel), ends)
 
 
 def _in_order(residency: _Residency, step: int) -> list[int]:
@@ -198,16 +167,14 @@ def _in_order(residency: _Residency, step: int) -> list[int]:
 
     def place(tensor):
         last = residency.last_use(tensor, step)
-        return last, residency._steps[last].touched.index(tensor)
+        return last, residency.steps[last][0].index(tensor)
 
     return sorted(residency.offloads.get(step, []), key=place)
 
 
 def _first_trials(residency, compute, bandwidth, policy):
     """For each step, the loads (target step, place in it) that are first tried there."""
-    done = [0.0]
-    for seconds in compute:
-        done.append(done[-1] + seconds)
+    done = list(itertools.accumulate(compute, initial=0.0))
     due: dict[int, list[tuple[int, int]]] = {}
     if policy.prefetch == "none":
         return due
