@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 from codesign.workload.op import Shape
+from codesign.workload.tracing import equations
 from codesign.workload.tracing.arguments import find_inputs
-from codesign.workload.tracing.loops import holds_layer, inner_jaxprs
+from codesign.workload.tracing.loops import holds_layer
 from codesign.workload.tracing.place import module_path, source_line
 from codesign.workload.tracing.product import PRODUCTS, product_macs
 
@@ -85,8 +85,7 @@ def trace_gradient(
     for i, arg in enumerate(args):
         flags += [i in numbers] * len(jax.tree.leaves(arg))
     walk = _Walk()
-    jaxpr = closed.jaxpr
-    walk.visit(jaxpr, flags, [True] * len(jaxpr.outvars), "", FORWARD, 1)
+    walk.visit(closed, flags, None, "", FORWARD, 1)
     return GradientTrace(products=tuple(walk.products))
 
 
@@ -96,14 +95,18 @@ class _Walk:
 
     def visit(
         self,
-        jaxpr: core.Jaxpr,
+        jaxpr: Any,
         data: Sequence[bool],
-        wanted: Sequence[bool],
+        wanted: Sequence[bool] | None,
         path: str,
         phase: str,
         repeats: int,
     ) -> list[bool]:
-        """Lists the products of a jaxpr; returns which of its outputs are data."""
+        """Lists the products that outputs of a jaxpr want, all if `wanted` is None.
+
+        Returns which of its outputs are data.
+        """
+        jaxpr = equations.opened(jaxpr)
         living = _living(jaxpr, wanted)
         made = {var for var, flag in zip(jaxpr.invars, data, strict=True) if flag}
         for eqn in jaxpr.eqns:
@@ -112,7 +115,7 @@ class _Walk:
             given = [_is_variable(a) and a in made for a in eqn.invars]
             if not any(given):
                 continue
-            stack = str(eqn.source_info.name_stack)
+            stack = equations.name_stack(eqn)
             here = module_path(path, stack)
             now = BACKWARD if phase == BACKWARD or "transpose(" in stack else FORWARD
             name = eqn.primitive.name
@@ -123,8 +126,8 @@ class _Walk:
 
     def _inside(self, eqn, given, living, path, phase, repeats) -> list[Any]:
         """Visits what an equation calls; returns its outputs that are data."""
-        name, inner = eqn.primitive.name, inner_jaxprs(eqn)
-        if name == "while" and any(holds_layer(jaxpr) for jaxpr in inner):
+        name, inner = eqn.primitive.name, equations.inner_jaxprs(eqn)
+        if name == "while" and any(map(holds_layer, inner)):
             raise ValueError(
                 f"The `while` at {path or source_line(eqn)[0]!r} holds layers, and the "
                 "number of its runs is not known; write it with `lax.scan`."
@@ -134,7 +137,7 @@ class _Walk:
         if name == "cond":
             return self._branches(eqn, given, path, phase, repeats)
         if len(inner) == 1 and len(inner[0].eqns) and name != "while":
-            jaxpr = getattr(inner[0], "jaxpr", inner[0])
+            jaxpr = equations.opened(inner[0])
             if len(jaxpr.invars) == len(given):
                 wanted = [var in living for var in eqn.outvars]
                 flags = self.visit(jaxpr, given, wanted, path, phase, repeats)
@@ -142,28 +145,22 @@ class _Walk:
         return list(eqn.outvars)
 
     def _loop(self, eqn, given, path, phase, repeats) -> list[Any]:
-        jaxpr = eqn.params["jaxpr"].jaxpr
-        first, count = eqn.params["num_consts"], eqn.params["num_carry"]
-        flags, outputs = list(given), []
-        wanted = [True] * len(jaxpr.outvars)
-        for _ in range(count + 2):  # until what is carried is known to be data or not
-            outputs = _Walk().visit(jaxpr, flags, wanted, path, phase, 1)
-            after = list(flags)
-            for i in range(count):
-                after[first + i] |= outputs[i]
-            if after == flags:
-                break
-            flags = after
-        inside = repeats * eqn.params["length"]
-        self.visit(jaxpr, flags, wanted, path, phase, inside)
+        loop = equations.scan(eqn)
+        consts, carry, maps = loop.split(given)
+        outputs, before = [], None
+        while carry != before:  # until it is known which of the carried values are data
+            flags, before = [*consts, *carry, *maps], carry
+            outputs = _Walk().visit(loop.body, flags, None, path, phase, 1)
+            carry = [a or b for a, b in zip(carry, outputs, strict=False)]
+        inside = repeats * loop.length
+        self.visit(loop.body, [*consts, *carry, *maps], None, path, phase, inside)
         return [var for var, flag in zip(eqn.outvars, outputs, strict=True) if flag]
 
     def _branches(self, eqn, given, path, phase, repeats) -> list[Any]:
         best: list[GradientProduct] = []
-        for branch in eqn.params["branches"]:
-            walk, jaxpr = _Walk(), branch.jaxpr
-            wanted = [True] * len(jaxpr.outvars)
-            walk.visit(jaxpr, given[1:], wanted, path, phase, repeats)
+        for branch in equations.branches(eqn):
+            walk = _Walk()
+            walk.visit(branch, given[1:], None, path, phase, repeats)
             found = GradientTrace(products=tuple(walk.products)).macs()
             if found > GradientTrace(products=tuple(best)).macs():
                 best = walk.products
@@ -178,7 +175,7 @@ class _Walk:
             left,
             right,
             output,
-            eqn.params,
+            equations.Params(eqn),
             is_backward=phase == BACKWARD,
         )
         self.products.append(
@@ -193,8 +190,9 @@ class _Walk:
         )
 
 
-def _living(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[Any]:
+def _living(jaxpr: Any, wanted: Sequence[bool] | None) -> set[Any]:
     """Variables of a jaxpr that its wanted outputs need."""
+    wanted = wanted or [True] * len(jaxpr.outvars)
     living = {
         var
         for var, flag in zip(jaxpr.outvars, wanted, strict=True)
@@ -207,7 +205,7 @@ def _living(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[Any]:
 
 
 def _is_variable(atom: Any) -> bool:
-    return not isinstance(atom, core.Literal)
+    return not equations.is_literal(atom)
 
 
 def _is_differentiable(arg: Any) -> bool:

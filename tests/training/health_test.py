@@ -46,7 +46,9 @@ def test_ratio_by_finite_differences(tiny_network):
     full = np.asarray(jax.grad(loss)(first))
     sampled = np.abs(full.ravel()[:: max(flat.size // 40, 1)]).mean()
     np.testing.assert_allclose(expected, sampled / np.abs(flat).mean(), rtol=0.02)
-    np.testing.assert_allclose(ratios[0], np.abs(full).mean() / np.abs(flat).mean())
+    # Jitted and not, float32 gradients are rounded in another order.
+    ratio = np.abs(full).mean() / np.abs(flat).mean()
+    np.testing.assert_allclose(ratios[0], ratio, rtol=1e-6)
 
 
 def test_gradients_vanish_without_batch_norm():

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from codesign.kernels.named_op import parse_name
 from codesign.workload.op import TYPE_I_KINDS
+from codesign.workload.tracing import equations
 from codesign.workload.tracing.node import STATE, Value
 from codesign.workload.tracing.place import is_library
-from codesign.workload.tracing.primitives import JITS, LAYERS
+from codesign.workload.tracing.primitives import LAYERS
 from codesign.workload.tracing.product import PRODUCTS
 
 if TYPE_CHECKING:
@@ -23,15 +24,14 @@ def repeated(
     are put together after the loop. What the loop carries is read from where it started;
     there is no edge back.
     """
-    params = eqn.params
-    if params["length"] == 0:
-        return _unrun(eqn, values)
+    loop = equations.scan(eqn)
+    if loop.length == 0:
+        return _unrun(eqn, loop, values)
     place = walk.place(eqn, context)
     values = [walk.whole(eqn, value, place) for value in values]
-    consts, carry, maps = _split(walk, eqn, values, context)
+    consts, carry, maps = _split(walk, eqn, loop, values, context)
     inside = dataclasses.replace(
-        walk.enter(eqn, params["jaxpr"], context),
-        repeats=context.repeats * params["length"],
+        walk.enter(eqn, loop.body, context), repeats=context.repeats * loop.length
     )
     loop_place = dataclasses.replace(
         place, repeats=inside.repeats, scope=(place.scope, "loop")
@@ -42,9 +42,8 @@ def repeated(
         else dataclasses.replace(value, shape=value.shape[1:])
         for value in maps
     ]
-    body = params["jaxpr"]
-    outputs = walk.walk(body.jaxpr, [*consts, *carry, *steps], inside, body.consts)
-    num_carry = params["num_carry"]
+    outputs = walk.walk(loop.body, [*consts, *carry, *steps], inside)
+    num_carry = loop.num_carry
     stacked = []
     for value, var in zip(outputs[num_carry:], eqn.outvars[num_carry:], strict=True):
         shape = tuple(var.aval.shape)
@@ -67,28 +66,28 @@ def unrolled(
     map it is a slice: the map stays one tensor, be it an input, and each step reads its
     part.
     """
-    params = eqn.params
-    if params["length"] == 0:
-        return _unrun(eqn, values)
-    consts, carry, maps = _split(walk, eqn, values, context)
-    inside = walk.enter(eqn, params["jaxpr"], context)
-    body, length, num_carry = params["jaxpr"], params["length"], params["num_carry"]
+    loop = equations.scan(eqn)
+    if loop.length == 0:
+        return _unrun(eqn, loop, values)
+    consts, carry, maps = _split(walk, eqn, loop, values, context)
+    inside = walk.enter(eqn, loop.body, context)
+    length, num_carry = loop.length, loop.num_carry
     stacks: list[list[Value]] = [[] for _ in eqn.outvars[num_carry:]]
     order, outer = range(length), walk.place(eqn, context)
-    for step in reversed(order) if params["reverse"] else order:
+    for step in reversed(order) if loop.reverse else order:
         here = dataclasses.replace(inside, step=f"{context.step}@{step}")
         place = dataclasses.replace(
             outer, step=here.step, scope=(outer.scope, "loop", step)
         )
         parts = [_element(walk, eqn, value, step, length, place) for value in maps]
-        outputs = walk.walk(body.jaxpr, [*consts, *carry, *parts], here, body.consts)
+        outputs = walk.walk(loop.body, [*consts, *carry, *parts], here)
         carry = outputs[:num_carry]
         for stack, value in zip(stacks, outputs[num_carry:], strict=True):
             stack.append(value)
     made = []
     for stack, var in zip(stacks, eqn.outvars[num_carry:], strict=True):
         shape = tuple(var.aval.shape)
-        elements = tuple(reversed(stack) if params["reverse"] else stack)
+        elements = tuple(reversed(stack) if loop.reverse else stack)
         if any(value.is_data for value in elements):
             made.append(Value(shape=shape, elements=elements))
         else:
@@ -106,21 +105,17 @@ def while_loop(
     walk: "Walk", eqn: Any, values: list[Value], context: "Context"
 ) -> list[Value]:
     """A loop without a fixed number of runs: refused where it holds layers."""
-    place = walk.place(eqn, context)
-    if any(holds_layer(eqn.params[key]) for key in ("cond_jaxpr", "body_jaxpr")):
+    loop, place = equations.while_loop(eqn), walk.place(eqn, context)
+    if holds_layer(loop.condition) or holds_layer(loop.body):
         raise ValueError(
             f"The `while` at {place.name!r} holds layers, and the number of its runs is "
             "not known; write it with `lax.scan`, or `lax.fori_loop` with fixed bounds."
         )
-    num_consts = eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
-    shared = [walk.whole(eqn, v, place) for v in values[eqn.params["cond_nconsts"] :]]
-    shared = [v for v in shared if v.is_data]
-    carry = [walk.whole(eqn, value, place) for value in values[num_consts:]]
-    tainted = _tainted(
-        eqn.params["body_jaxpr"].jaxpr,
-        values[eqn.params["cond_nconsts"] : num_consts],
-        carry,
-    )
+    values = values[loop.condition_consts :]
+    shared = [walk.whole(eqn, value, place) for value in values]
+    carry = shared[loop.body_consts :]
+    tainted = _tainted(loop.body, values[: loop.body_consts], carry)
+    shared = [value for value in shared if value.is_data]
     return [
         walk.emit(
             "elementwise",
@@ -141,10 +136,10 @@ def branches(
 ) -> list[Value]:
     """A conditional, counted as its branch with the most MACs (then the most steps)."""
     best, most = None, (-1, -1)
-    for branch in eqn.params["branches"]:
+    for branch in equations.branches(eqn):
         start = len(walk.nodes)
         inside = walk.enter(eqn, branch, context)
-        outputs = walk.walk(branch.jaxpr, values[1:], inside, branch.consts)
+        outputs = walk.walk(branch, values[1:], inside)
         nodes = walk.nodes[start:]
         # What the other branches wrote down reaches no output, and is dropped as such.
         count = (sum(n.macs * n.place.repeats for n in nodes), len(nodes))
@@ -156,17 +151,16 @@ def branches(
 
 def holds_layer(jaxpr: Any) -> bool:
     """Whether a matrix product or a named layer stands anywhere inside a jaxpr."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for eqn in jaxpr.eqns:
-        name = eqn.params.get("name", "") if eqn.primitive.name in JITS else ""
-        named = parse_name(name) if isinstance(name, str) else None
+        name, inner = equations.call_name(eqn), equations.inner_jaxprs(eqn)
+        named = parse_name(name)
         if eqn.primitive.name in PRODUCTS:
             return True
-        if name in LAYERS and all(map(is_library, inner_jaxprs(eqn))):
+        if name in LAYERS and all(map(is_library, inner)):
             return True
         if named and named.kind in (*TYPE_I_KINDS, "norm"):
             return True
-        if any(holds_layer(inner) for inner in inner_jaxprs(eqn)):
+        if any(map(holds_layer, inner)):
             return True
     return False
 
@@ -174,28 +168,16 @@ def holds_layer(jaxpr: Any) -> bool:
 def holds_product(jaxpr: Any) -> bool:
     """Whether a matrix product stands anywhere inside a jaxpr."""
     return any(
-        eqn.primitive.name in PRODUCTS or any(map(holds_product, inner_jaxprs(eqn)))
-        for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
+        eqn.primitive.name in PRODUCTS
+        or any(map(holds_product, equations.inner_jaxprs(eqn)))
+        for eqn in jaxpr.eqns
     )
 
 
-def inner_jaxprs(eqn: Any) -> list[Any]:
-    """The jaxprs among the parameters of an equation."""
-    found = []
-    for value in eqn.params.values():
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        found += [item for item in items if hasattr(item, "eqns")]
-    return found
-
-
-def _split(walk, eqn, values, context):
+def _split(walk, eqn, loop: equations.Scan, values, context):
     """Constants, carried values and scanned maps; what a run makes data is data."""
-    params = eqn.params
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
-    consts = values[:num_consts]
-    carry = values[num_consts : num_consts + num_carry]
-    maps = values[num_consts + num_carry :]
-    flags = _tainted(params["jaxpr"].jaxpr, [*consts], carry, maps)
+    consts, carry, maps = loop.split(values)
+    flags = _tainted(loop.body, consts, carry, maps)
     place = walk.place(eqn, context)
     carry = [
         walk.emit(STATE, eqn, place, (), shape=value.shape)
@@ -208,6 +190,7 @@ def _split(walk, eqn, values, context):
 
 def _tainted(jaxpr, consts, carry, maps=()) -> list[bool]:
     """Whether each carried value depends on data, in this run or a later one."""
+    jaxpr = equations.opened(jaxpr)
     flags = [value.is_data for value in carry]
     while True:
         reached = {
@@ -220,11 +203,10 @@ def _tainted(jaxpr, consts, carry, maps=()) -> list[bool]:
             if flag
         }
         for eqn in jaxpr.eqns:
-            # Literals are not hashable; variables are.
-            if any(type(a).__name__ != "Literal" and a in reached for a in eqn.invars):
+            if any(not equations.is_literal(a) and a in reached for a in eqn.invars):
                 reached.update(eqn.outvars)
         after = [
-            flag or (type(var).__name__ != "Literal" and var in reached)
+            flag or (not equations.is_literal(var) and var in reached)
             for flag, var in zip(flags, jaxpr.outvars, strict=False)
         ]
         if after == flags:
@@ -251,8 +233,8 @@ def _element(walk, eqn, value, step, length, place) -> Value:
     )
 
 
-def _unrun(eqn, values) -> list[Value]:
+def _unrun(eqn, loop: equations.Scan, values) -> list[Value]:
     """The outputs of a loop that never runs."""
-    first, count = eqn.params["num_consts"], eqn.params["num_carry"]
-    empty = [Value(shape=tuple(v.aval.shape)) for v in eqn.outvars[count:]]
-    return [*values[first : first + count], *empty]
+    _, carry, _ = loop.split(values)
+    stacks = eqn.outvars[loop.num_carry :]
+    return [*carry, *(Value(shape=tuple(var.aval.shape)) for var in stacks)]

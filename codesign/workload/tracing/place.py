@@ -8,6 +8,8 @@ from typing import Any
 import flax
 import jax
 
+from codesign.workload.tracing import equations
+
 _LIBRARIES = tuple(
     os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax)
 )
@@ -44,9 +46,7 @@ def source_line(eqn: Any) -> tuple[str, Hashable]:
     innermost `__call__` up to there, told apart by its callers: a layer of a library,
     whatever functions of its own it uses.
     """
-    traceback = eqn.source_info.traceback
-    frames = [] if traceback is None else list(traceback.frames)
-    frames = [f for f in frames if not f.file_name.startswith(_JAX)]
+    frames = [f for f in equations.frames(eqn) if not f.file_name.startswith(_JAX)]
     if not frames:
         return "main", "main"
     user = next((i for i, f in enumerate(frames) if not _is_installed(f.file_name)), 0)
@@ -64,8 +64,7 @@ def is_library(jaxpr: Any) -> bool:
 
     Such a jaxpr is cached: its tracebacks lead to the first caller, not to this one.
     """
-    info = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
-    where = getattr(info, "func_src_info", None) or ""
+    where = equations.source(jaxpr)
     return any(library in where for library in _LIBRARIES)
 
 

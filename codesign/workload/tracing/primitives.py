@@ -39,7 +39,6 @@ CALLS = _names(
     """call checkpoint closed_call composite core_call custom_jvp_call
     custom_vjp_call     custom_vjp_call_jaxpr jit pjit remat remat2 shard_map"""
 )
-JITS = ("jit", "pjit")
 
 # Functions that are a layer when they stand under a `jit` of their name, as those of
 # `jax.nn` do: kind and variant.

@@ -11,7 +11,8 @@ from codesign.kernels.named_op import OpName, parse_name
 from codesign.workload.op import MATRIX_KINDS
 from codesign.workload.tracing import primitives as known
 from codesign.workload.tracing import product
-from codesign.workload.tracing.loops import holds_product, inner_jaxprs
+from codesign.workload.tracing.equations import Params, inner_jaxprs, is_literal
+from codesign.workload.tracing.loops import holds_product
 from codesign.workload.tracing.node import POINT, REDUCE, Place, Value, without_batch
 from codesign.workload.tracing.place import is_library
 
@@ -135,12 +136,12 @@ def _named(walk, eqn, named: OpName, values, place) -> list[Value]:
 def _inner_macs(eqn: Any) -> int:
     total = 0
     for jaxpr in inner_jaxprs(eqn):
-        for inner in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        for inner in jaxpr.eqns:
             if inner.primitive.name in product.PRODUCTS:
                 left, right = (tuple(atom.aval.shape) for atom in inner.invars[:2])
                 output = tuple(inner.outvars[0].aval.shape)
                 total += product.product_macs(
-                    inner.primitive.name, left, right, output, inner.params
+                    inner.primitive.name, left, right, output, Params(inner)
                 )
             total += _inner_macs(inner)
     return total
@@ -150,10 +151,10 @@ def _method(eqn: Any) -> str:
     """How `jax.image.resize` interpolates, told by what it computes."""
     names, literals = set(), set()
     for jaxpr in inner_jaxprs(eqn):
-        for inner in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        for inner in jaxpr.eqns:
             names.add(inner.primitive.name)
-            scalars = [getattr(atom, "val", None) for atom in inner.invars]
-            literals |= {float(x) for x in scalars if x is not None and np.ndim(x) == 0}
+            scalars = [a.val for a in inner.invars if is_literal(a)]
+            literals |= {float(x) for x in scalars if np.ndim(x) == 0}
     if "dot_general" not in names:
         return "nearest"
     if "sin" in names:
@@ -174,7 +175,7 @@ def _point(walk, eqn, values, place) -> Value:
         source = data[0].source
         if source < 0 or walk.nodes[source].kind not in _COMPUTING:
             return Value(shape=shape, source=source, view="broadcast")  # an address
-    cube = eqn.primitive.name == "integer_pow" and eqn.params["y"] == 3
+    cube = eqn.primitive.name == "integer_pow" and Params(eqn)["y"] == 3
     return walk.emit(POINT, eqn, place, values, cube=cube)
 
 
@@ -184,7 +185,7 @@ _COMPUTING = (POINT, "conv", "dense", "matmul", "add", "mul", "norm")
 
 def _reduction(walk, eqn, values, place) -> Value:
     shape = tuple(eqn.outvars[0].aval.shape)
-    axes = tuple(int(axis) for axis in eqn.params["axes"])
+    axes = tuple(int(axis) for axis in Params(eqn)["axes"])
     name = eqn.primitive.name
     # Over axes of length 1 it is a view, unless it is a mean over examples: of a batch
     # norm behind a dense layer, all that there is to it.
@@ -199,13 +200,13 @@ def _reduction(walk, eqn, values, place) -> Value:
 def _convolution(walk, eqn, values, place) -> Value:
     left, right = values[:2]
     shapes = (left.shape, right.shape, tuple(eqn.outvars[0].aval.shape))
-    macs = product.product_macs("conv_general_dilated", *shapes, eqn.params)
+    macs = product.product_macs("conv_general_dilated", *shapes, Params(eqn))
     if right.is_data or not left.is_data:
         return walk.emit("matmul", eqn, place, values, macs=macs)
-    found = product.convolution(*shapes, eqn.params)
+    found = product.convolution(*shapes, Params(eqn))
     # Padding written beside a convolution is part of it, as its own padding is.
     inner = left.inner or left.shape
-    bare = product.convolution(inner, *shapes[1:], eqn.params)
+    bare = product.convolution(inner, *shapes[1:], Params(eqn))
     return walk.emit(
         "conv",
         eqn,
@@ -221,10 +222,10 @@ def _convolution(walk, eqn, values, place) -> Value:
 
 def _matrix_product(walk, eqn, values, place) -> Value:
     left, right = values[:2]
-    axes = eqn.params["dimension_numbers"]
+    axes = Params(eqn)["dimension_numbers"]
     if left.is_data and right.is_data:
         shapes = (left.shape, right.shape, tuple(eqn.outvars[0].aval.shape))
-        macs = product.product_macs("dot_general", *shapes, eqn.params)
+        macs = product.product_macs("dot_general", *shapes, Params(eqn))
         return walk.emit("matmul", eqn, place, values, macs=macs)
     if not left.is_data:
         left, right = right, left
@@ -236,10 +237,10 @@ def _matrix_product(walk, eqn, values, place) -> Value:
 def _ragged_product(walk, eqn, values, place) -> Value:
     left, right = values[:2]
     shapes = (left.shape, right.shape, tuple(eqn.outvars[0].aval.shape))
-    found = product.ragged(*shapes, eqn.params)
+    found = product.ragged(*shapes, Params(eqn))
     if found is not None and left.is_data and not right.is_data:
         return _dense(walk, eqn, values, place, found)
-    macs = product.product_macs("ragged_dot_general", *shapes, eqn.params)
+    macs = product.product_macs("ragged_dot_general", *shapes, Params(eqn))
     return walk.emit("matmul", eqn, place, values, variant="grouped", macs=macs)
 
 
@@ -275,7 +276,7 @@ def _pad(walk, eqn, values, place) -> Value:
 
 
 def _pool(walk, eqn, values, place) -> list[Value]:
-    window = math.prod(eqn.params["window_dimensions"])
+    window = math.prod(Params(eqn)["window_dimensions"])
     return [
         walk.emit(
             "pool",

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
+from codesign.workload.tracing import equations
 from codesign.workload.tracing import primitives as known
 from codesign.workload.tracing.arguments import Leaves
 from codesign.workload.tracing.loops import branches, repeated, unrolled, while_loop
@@ -50,8 +50,8 @@ class Walk:
 
     def outputs(self, closed: Any, values: Sequence[Value]) -> list[Value]:
         """Walks a whole function; returns its outputs, none of them a stack."""
-        found = self.walk(closed.jaxpr, values, Context(), closed.consts)
-        last = closed.jaxpr.eqns[-1] if closed.jaxpr.eqns else None
+        found = self.walk(closed, values, Context())
+        last = closed.eqns[-1] if closed.eqns else None
         return [
             self.whole(last, value, self.place(last, Context()))
             if value.elements
@@ -60,13 +60,10 @@ class Walk:
         ]
 
     def walk(
-        self,
-        jaxpr: core.Jaxpr,
-        values: Sequence[Value],
-        context: Context,
-        consts: Sequence[Any] = (),
+        self, jaxpr: Any, values: Sequence[Value], context: Context
     ) -> list[Value]:
         """Visits a jaxpr whose inputs are `values`; returns its outputs."""
+        jaxpr, consts = equations.opened(jaxpr), equations.constants(jaxpr)
         env: dict[Any, Value] = {
             var: self._cut("", value, var)
             for var, value in zip(jaxpr.invars, values, strict=True)
@@ -75,7 +72,7 @@ class Walk:
             env[var] = self._cut("", self.leaves.constant(const), var)
 
         def read(atom) -> Value:
-            if isinstance(atom, core.Literal):
+            if equations.is_literal(atom):
                 return Value(shape=tuple(jnp.shape(atom.val)), number=_number(atom))
             return env[atom]
 
@@ -105,7 +102,7 @@ class Walk:
 
     def place(self, eqn: Any, context: Context) -> Place:
         """Where an equation stands."""
-        path = module_path(context.path, str(eqn.source_info.name_stack))
+        path = module_path(context.path, equations.name_stack(eqn))
         if path:
             name, key = path, path
         else:
@@ -120,7 +117,7 @@ class Walk:
 
     def enter(self, eqn: Any, jaxpr: Any, context: Context) -> Context:
         """The context of a jaxpr inside an equation."""
-        path = module_path(context.path, str(eqn.source_info.name_stack))
+        path = module_path(context.path, equations.name_stack(eqn))
         if is_library(jaxpr):
             line = context.line or (None if path else self._line(eqn))
             return dataclasses.replace(context, path=path, line=line)
@@ -185,31 +182,26 @@ class Walk:
         return step(self, eqn, values, place)
 
     def _call(self, eqn, values, context, *, is_data: bool) -> list[Value]:
-        params = eqn.params
-        inner = params.get("jaxpr")
-        inner = params.get("call_jaxpr") if inner is None else inner
-        name = params.get("name", "") if eqn.primitive.name in known.JITS else ""
+        name, inner = equations.call_name(eqn), equations.called(eqn)
         if is_data:
             place = self.place(eqn, context)
             made = named_step(self, eqn, name, values, place)
             if made is not None:
                 return made
-        if eqn.primitive.name == "shard_map" and is_data and params["mesh"].size > 1:
-            raise ValueError(
-                f"The `shard_map` at {self.place(eqn, context).name!r} splits the network "
-                "over devices; trace the function before it is sharded."
-            )
-        jaxpr = getattr(inner, "jaxpr", inner)
-        consts = getattr(inner, "consts", ())
+            if eqn.primitive.name == "shard_map" and equations.num_devices(eqn) > 1:
+                raise ValueError(
+                    f"The `shard_map` at {place.name!r} splits the network over devices; "
+                    "trace the function before it is sharded."
+                )
         has_rule = eqn.primitive.name.startswith("custom_")
         self._num_rules += has_rule
-        outputs = self.walk(jaxpr, values, self.enter(eqn, inner, context), consts)
+        outputs = self.walk(inner, values, self.enter(eqn, inner, context))
         self._num_rules -= has_rule
         return outputs
 
 
 def _views(eqn, values) -> list[Value] | None:
-    name, params = eqn.primitive.name, eqn.params
+    name, params = eqn.primitive.name, equations.Params(eqn)
     shapes = [tuple(var.aval.shape) for var in eqn.outvars]
     if name == "slice":
         found = [cut(params, values[0], shapes[0])]
