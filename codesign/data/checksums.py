@@ -1,24 +1,20 @@
 """Files with a known size and checksum, and errors that say how one differs."""
 
 import dataclasses
+import functools
 import hashlib
+import io
 import os
 from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
 class KnownFile:
-    """A published file, by content.
+    """A published file, by content."""
 
-    Attributes:
-        name: As in the distribution, without a folder.
-        num_bytes: Size; None where nobody published it.
-        digest: `md5:...` or `sha256:...`, in hexadecimal.
-    """
-
-    name: str
-    num_bytes: int | None
-    digest: str
+    name: str  # as in the distribution, without a folder
+    num_bytes: int | None  # None where nobody published the size
+    digest: str  # `md5:...` or `sha256:...`, in hexadecimal
 
     def __str__(self) -> str:
         size = "" if self.num_bytes is None else f" ({self.num_bytes:,} bytes)"
@@ -39,21 +35,6 @@ def check_size(num_bytes: int, known: KnownFile, where: str | os.PathLike) -> No
         )
 
 
-def check_digest(found: str, known: KnownFile, where: str | os.PathLike) -> None:
-    """Compares a checksum, in hexadecimal, with the published one.
-
-    Raises:
-        ValueError: Names the file, its checksum and the expected one.
-    """
-    algorithm, _, expected = known.digest.partition(":")
-    if found != expected:
-        size = "" if known.num_bytes is None else f" of {known.num_bytes:,} bytes"
-        raise ValueError(
-            f"{where} is not the published {known.name}: its {algorithm} is {found}, "
-            f"but {expected}{size} was expected; replace it with an undamaged copy."
-        )
-
-
 def check_bytes(data: bytes, known: KnownFile, where: str | os.PathLike) -> None:
     """Checks size, then checksum, of a file's content.
 
@@ -61,9 +42,7 @@ def check_bytes(data: bytes, known: KnownFile, where: str | os.PathLike) -> None
         ValueError: Names the file, what was found and what was expected.
     """
     check_size(len(data), known, where)
-    algorithm = known.digest.partition(":")[0]
-    found = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
-    check_digest(found, known, where)
+    _check_digest(io.BytesIO(data), known, where)
 
 
 def check_file(path: Path, known: KnownFile) -> None:
@@ -73,9 +52,19 @@ def check_file(path: Path, known: KnownFile) -> None:
         ValueError: Names the file, what was found and what was expected.
     """
     check_size(path.stat().st_size, known, path)
-    algorithm = known.digest.partition(":")[0]
     with path.open("rb") as file:
-        found = hashlib.file_digest(
-            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        _check_digest(file, known, path)
+
+
+def _check_digest(
+    file: io.BytesIO | io.BufferedReader, known: KnownFile, where: str | os.PathLike
+) -> None:
+    algorithm, _, expected = known.digest.partition(":")
+    new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
+    found = hashlib.file_digest(file, new).hexdigest()
+    if found != expected:
+        size = "" if known.num_bytes is None else f" of {known.num_bytes:,} bytes"
+        raise ValueError(
+            f"{where} is not the published {known.name}: its {algorithm} is {found}, "
+            f"but {expected}{size} was expected; replace it with an undamaged copy."
         )
-    check_digest(found.hexdigest(), known, path)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.data.augment import Augmentation
 from codesign.data.checksums import KnownFile, check_bytes, check_file, check_size
 from codesign.data.dataset import Split
-from codesign.data.download import Distribution
+from codesign.data.datasets import Source, register
+from codesign.data.download import Distribution, locate
 
 _IMAGE_SHAPE = (3, 32, 32)  # planes first in the file
 _IMAGE_BYTES = 3 * 32 * 32
@@ -41,10 +43,6 @@ CIFAR10 = Distribution(
     archive=_ARCHIVE,
     downloads=(_ARCHIVE,),
     url="https://www.cs.toronto.edu/~kriz/",
-)
-CIFAR10_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
 )
 
 
@@ -152,3 +150,16 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
             f"copy of {distribution.archive}."
         )
     return found
+
+
+register(
+    "cifar10",
+    Source(
+        read=lambda data_dir: read_splits(locate(CIFAR10, data_dir)),
+        class_names=(
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
+        ),
+        augmentation=Augmentation(crop_padding=4, flip=True),
+    ),
+)

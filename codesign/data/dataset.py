@@ -13,15 +13,10 @@ from codesign.data.augment import Augmentation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images of one part of a data set.
+    """Labelled images of one part of a data set."""
 
-    Attributes:
-        images: `[N, H, W, C]` uint8.
-        labels: `[N]` int32, from 0.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # [N, H, W, C] uint8
+    labels: np.ndarray  # [N] int32, from 0
 
     def __post_init__(self):
         """Checks types and shapes.
@@ -52,27 +47,17 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three disjoint splits; the validation split selects, the test split reports.
+    """Three disjoint splits; the validation split selects, the test split reports."""
 
-    Attributes:
-        name: In the catalogue.
-        train, validation, test: The splits.
-        num_classes: Labels are below it.
-        mean, std: Of the training split, per channel, with pixels in 0..1. A channel
-            that never varies has `std` 1.
-        augmentation: Of training images.
-        class_names: In the order of the labels.
-    """
-
-    name: str
+    name: str  # for `load`
     train: Split
     validation: Split
     test: Split
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augmentation: Augmentation
-    class_names: tuple[str, ...]
+    num_classes: int  # labels are below it
+    mean: tuple[float, ...]  # of the training split, per channel, with pixels in 0..1
+    std: tuple[float, ...]  # likewise; 1 of a channel that never varies
+    augmentation: Augmentation  # of training images
+    class_names: tuple[str, ...]  # in the order of the labels
 
 
 def channel_statistics(

@@ -1,20 +1,18 @@
-"""The data sets by name: one door to all of them.
+"""Data sets by name: each registers itself beside its reader; `load` reads any of them.
 
-To add one, write a reader that returns its splits and enter a `Source` in `_SOURCES`.
+A new file in this folder that calls `register` is found by itself.
 """
 
 import dataclasses
-import functools
 import numbers
 import os
 from collections.abc import Callable
 
 import numpy as np
 
-from codesign.data import cifar, idx, resize
+from codesign.data import resize
 from codesign.data.augment import Augmentation
 from codesign.data.dataset import Dataset, Split, channel_statistics, stratified_order
-from codesign.data.download import Distribution, locate
 
 _MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
 _NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to
@@ -28,21 +26,28 @@ DataDir = str | os.PathLike[str] | None
 class Source:
     """How to read one data set, and how to train on it.
 
-    Attributes:
-        read: From `data_dir` to the training and test parts, images `[N, H, W, C]` in
-            their own size. The test part is None where none is published.
-        class_names: In the order of the labels.
-        augmentation: For 32x32 images; the crop shrinks with the image.
-        image_size: By default, pixels on each side.
-        padded_size: The image size that is reached with a black border instead of
-            scaling, or None.
+    `read` takes `data_dir` and returns the training and the test part, images
+    `[N, H, W, C]` in their own size; the latter is None where none is published.
     """
 
     read: Callable[[DataDir], tuple[Split, Split | None]]
-    class_names: tuple[str, ...]
-    augmentation: Augmentation
-    image_size: int = 32
-    padded_size: int | None = None
+    class_names: tuple[str, ...]  # in the order of the labels
+    augmentation: Augmentation  # of 32x32 images; the crop shrinks with the image
+    image_size: int = 32  # by default, pixels on each side
+    padded_size: int | None = None  # size reached by a black border, not by scaling
+
+
+_SOURCES: dict[str, Source] = {}
+
+
+def register(name: str, source: Source) -> None:
+    """Enters a data set, to be loaded by its name."""
+    _SOURCES[name] = source
+
+
+def names() -> tuple[str, ...]:
+    """Names of all data sets, sorted."""
+    return tuple(sorted(_SOURCES))
 
 
 def load(
@@ -82,7 +87,7 @@ def load(
     if name not in _SOURCES:
         raise ValueError(
             f"`name` (={name!r}) is no known data set; choose one of "
-            f"{', '.join(DATASETS)}."
+            f"{', '.join(names())}."
         )
     source = _SOURCES[name]
     size = source.image_size if image_size is None else image_size
@@ -156,52 +161,3 @@ def _fit(images: np.ndarray, size: int, padded_size: int | None) -> np.ndarray:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _read_digits(data_dir: DataDir) -> tuple[Split, None]:
-    """1,797 digits of 8x8 pixels in 0..16, scaled to 0..255."""
-    del data_dir  # embedded in scikit-learn
-    from sklearn.datasets import load_digits  # a second to import
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    return Split(images=images, labels=labels.astype(np.int32)), None
-
-
-def _read_idx(distribution: Distribution, data_dir: DataDir) -> tuple[Split, Split]:
-    return idx.read_splits(locate(distribution, data_dir), distribution)
-
-
-def _read_cifar10(data_dir: DataDir) -> tuple[Split, Split]:
-    return cifar.read_splits(locate(cifar.CIFAR10, data_dir), cifar.CIFAR10)
-
-
-_DIGIT_NAMES = tuple("0123456789")
-_SOURCES = {
-    "cifar10": Source(
-        read=_read_cifar10,
-        class_names=cifar.CIFAR10_CLASSES,
-        augmentation=Augmentation(crop_padding=4, flip=True),
-    ),
-    "digits": Source(
-        read=_read_digits,
-        class_names=_DIGIT_NAMES,
-        augmentation=Augmentation(crop_padding=2),
-    ),
-    "fashion_mnist": Source(
-        read=functools.partial(_read_idx, idx.FASHION_MNIST),
-        class_names=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        augmentation=Augmentation(crop_padding=2),
-        padded_size=32,
-    ),
-    "mnist": Source(
-        read=functools.partial(_read_idx, idx.MNIST),
-        class_names=_DIGIT_NAMES,
-        augmentation=Augmentation(crop_padding=2),
-        padded_size=32,
-    ),
-}
-DATASETS = tuple(sorted(_SOURCES))

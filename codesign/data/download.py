@@ -18,25 +18,15 @@ ENVIRONMENT_VARIABLE = "CODESIGN_DATA"
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """The files that a data set is published as.
+    """The files that a data set is published as."""
 
-    Attributes:
-        name: Of the data set; also its folder in the cache.
-        folders: Names that a folder of these files commonly has.
-        files: All needed.
-        gzipped: Whether `NAME.gz` will do for each of them.
-        archive: A .tar.gz file that will do instead of all of them, or None.
-        downloads: What to fetch, by name, size and checksum.
-        url: Folder on the server, ending in a slash.
-    """
-
-    name: str
-    folders: tuple[str, ...]
-    files: tuple[KnownFile, ...]
-    gzipped: bool
-    archive: KnownFile | None
-    downloads: tuple[KnownFile, ...]
-    url: str
+    name: str  # of the data set; also its folder in the cache
+    folders: tuple[str, ...]  # names that a folder of these files commonly has
+    files: tuple[KnownFile, ...]  # all needed
+    gzipped: bool  # whether `NAME.gz` will do for each of them
+    archive: KnownFile | None  # a .tar.gz file that will do instead of all of them
+    downloads: tuple[KnownFile, ...]  # what to fetch
+    url: str  # folder on the server, ending in a slash
 
     def missing(self, folder: Path) -> list[KnownFile]:
         """Those of `files` that `folder` holds in no form; empty if it has the archive."""

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.data.augment import Augmentation
 from codesign.data.checksums import KnownFile, check_bytes, check_size
 from codesign.data.dataset import Split
-from codesign.data.download import Distribution
+from codesign.data.datasets import Source, register
+from codesign.data.download import Distribution, locate
 
 _UNSIGNED_BYTE = 0x08
 _NAMES = (
@@ -25,71 +27,69 @@ _NAMES = (
 _SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
 
 
-def _distribution(
-    name: str, folders: tuple[str, ...], url: str, md5: dict[str, tuple[str, str]]
+def _registered(
+    name: str,
+    folders: tuple[str, ...],
+    url: str,
+    class_names: tuple[str, ...],
+    md5: tuple[str, ...],
 ) -> Distribution:
-    """`md5` gives the sum of each file plain, and of its .gz file on the server."""
-    return Distribution(
+    """Enters a data set that is published as MNIST is.
+
+    `md5` gives, of each of `_NAMES`, the sum of the file and of its .gz on the server.
+    """
+    plain, compressed = zip(*(line.split() for line in md5), strict=True)
+    distribution = Distribution(
         name=name,
         folders=folders,
         files=tuple(
-            KnownFile(file, size, f"md5:{md5[file][0]}")
-            for file, size in zip(_NAMES, _SIZES, strict=True)
+            KnownFile(file, size, f"md5:{digest}")
+            for file, size, digest in zip(_NAMES, _SIZES, plain, strict=True)
         ),
         gzipped=True,
         archive=None,
         downloads=tuple(
-            KnownFile(f"{file}.gz", None, f"md5:{md5[file][1]}") for file in _NAMES
+            KnownFile(f"{file}.gz", None, f"md5:{digest}")
+            for file, digest in zip(_NAMES, compressed, strict=True)
         ),
         url=url,
     )
+    source = Source(
+        read=lambda data_dir: read_splits(locate(distribution, data_dir), distribution),
+        class_names=class_names,
+        augmentation=Augmentation(crop_padding=2),
+        padded_size=32,
+    )
+    register(name, source)
+    return distribution
 
 
-MNIST = _distribution(
+MNIST = _registered(
     "mnist",
     ("MNIST/raw",),
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    {
-        "train-images-idx3-ubyte": (
-            "6bbc9ace898e44ae57da46a324031adb",
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        ),
-        "train-labels-idx1-ubyte": (
-            "a25bea736e30d166cdddb491f175f624",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-        ),
-        "t10k-images-idx3-ubyte": (
-            "2646ac647ad5339dbf082846283269ea",
-            "9fb629c4189551a2d022fa330f9573f3",
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "27ae3e4e09519cfbb04c329615203637",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
-    },
+    tuple("0123456789"),
+    (
+        "6bbc9ace898e44ae57da46a324031adb f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "a25bea736e30d166cdddb491f175f624 d53e105ee54ea40749a09fcbcd1e9432",
+        "2646ac647ad5339dbf082846283269ea 9fb629c4189551a2d022fa330f9573f3",
+        "27ae3e4e09519cfbb04c329615203637 ec29112dd5afa0611ce80d1b7f02629c",
+    ),
 )
-FASHION_MNIST = _distribution(
+FASHION_MNIST = _registered(
     "fashion_mnist",
     ("fashion-mnist", "FashionMNIST/raw"),
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    {
-        "train-images-idx3-ubyte": (
-            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        ),
-        "train-labels-idx1-ubyte": (
-            "9018921c3c673c538a1fc5bad174d6f9",
-            "25c81989df183df01b3e8a0aad5dffbe",
-        ),
-        "t10k-images-idx3-ubyte": (
-            "8181f5470baa50b63fa0f6fddb340f0a",
-            "bef4ecab320f06d8554ea6380940ec79",
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "15d484375f8d13e6eb1aabb0c3f46965",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
-    },
+    (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a 8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "9018921c3c673c538a1fc5bad174d6f9 25c81989df183df01b3e8a0aad5dffbe",
+        "8181f5470baa50b63fa0f6fddb340f0a bef4ecab320f06d8554ea6380940ec79",
+        "15d484375f8d13e6eb1aabb0c3f46965 bb300cfdad3c16e7a12a480ee83cd310",
+    ),
 )
 
 

@@ -21,7 +21,6 @@ class Cost:
     endurance_trainings: Scalar | None = None  # [] trainings that the cells survive
     temperature_c: Scalar | None = None  # [] hottest point
     feasible: Scalar | None = None  # [] bool: every hard limit is kept
-    violation: Scalar | None = (
-        None  # [] by what part limits are exceeded; 0 if feasible
-    )
+    # [] 0 if feasible; 0.5 where a design needs 1.5 times what a limit allows
+    violation: Scalar | None = None
     breakdown: dict[str, Array] = struct.field(default_factory=dict)

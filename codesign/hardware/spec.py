@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 _Spec = TypeVar("_Spec")
-_SHARES = ("utilisation", "efficiency")  # endings of fields that are parts of a peak
+_SHARES = ("utilisation", "efficiency")  # fields with such an ending are at most 1
 
 
 def checked_leaves(spec: _Spec) -> _Spec:

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from codesign.models.attention import attention_weights
 from codesign.models.layers import Dense, Dropout
 from codesign.models.lstm import LSTMCell, State, zero_state
+from codesign.models.registry import register
 from codesign.types import Array
 
 
+@register("gnmt", title="GNMT")
 class GNMT(nn.Module):
     """Wu et al., 2016: stacks of LSTM layers with residual connections and attention.
 
@@ -25,18 +27,12 @@ class GNMT(nn.Module):
 
     Time is a scan whose body holds one step of all layers: layer l at time t waits for
     layer l - 1 at t and for itself at t - 1.
-
-    Attributes:
-        num_layers: Of the encoder, and of the decoder.
-        hidden: Width of a vector.
-        dropout_rate: Of the inputs of each LSTM layer, in training.
-        initialisation: `pytorch`, `xavier` or `kaiming`.
     """
 
-    num_layers: int = 4
-    hidden: int = 1024
-    dropout_rate: float = 0.0
-    initialisation: str = "xavier"
+    hidden: int = 1024  # width of a vector
+    num_layers: int = 4  # of the encoder, and of the decoder
+    dropout_rate: float = 0.0  # of the inputs of each LSTM layer, in training
+    initialisation: str = "xavier"  # or `pytorch`, `kaiming`
 
     @nn.compact
     def __call__(self, source: Array, target: Array, *, train: bool) -> Array:
@@ -45,7 +41,6 @@ class GNMT(nn.Module):
         Output t sees the whole source and the targets 0..t.
         """
         settings: dict[str, Any] = dict(
-            num_layers=self.num_layers,
             hidden=self.hidden,
             dropout_rate=self.dropout_rate,
             initialisation=self.initialisation,
@@ -55,9 +50,9 @@ class GNMT(nn.Module):
             zero_state(source.shape[0], self.hidden) for _ in range(self.num_layers)
         )
 
-        def over_time(step, in_axes):
+        def over_time(in_axes):
             return nn.scan(
-                step,
+                _Step,
                 variable_broadcast="params",
                 split_rngs={"params": False, "dropout": True},
                 in_axes=in_axes,
@@ -67,55 +62,41 @@ class GNMT(nn.Module):
                 check_constancy_invariants=self.is_initializing(),
             )
 
-        encoder = over_time(_EncoderStep, 1)(**settings, name="encoder")
+        encoder = over_time(1)(**settings, name="encoder")
         _, memory = encoder(states, source)
-        decoder = over_time(_DecoderStep, (1, nn.broadcast))(**settings, name="decoder")
+        decoder = over_time((1, nn.broadcast))(**settings, name="decoder")
         _, x = decoder(states, target, memory)
         return Dense(self.hidden, self.initialisation, name="output")(x)
 
 
 class _Step(nn.Module):
-    """One time step of a stack of layers."""
+    """One time step of all layers of the encoder, or of the decoder if given a memory.
 
-    num_layers: int
+    Residual connections begin at the second layer; the first attends to the memory.
+    """
+
     hidden: int
     dropout_rate: float
     initialisation: str
     train: bool
 
-    def layer(self, number: int, state: State, x: Array) -> tuple[State, Array]:
-        """LSTM layer `number`, from 1, with a residual connection from the second on."""
-        y = Dropout(self.dropout_rate, name=f"dropout{number}")(x, train=self.train)
-        cell = LSTMCell(self.hidden, self.initialisation, name=f"lstm{number}")
-        state, y = cell(state, y)
-        return state, y if number == 1 else x + y
-
-
-class _EncoderStep(_Step):
     @nn.compact
     def __call__(
-        self, states: tuple[State, ...], x: Array
+        self, states: tuple[State, ...], x: Array, memory: Array | None = None
     ) -> tuple[tuple[State, ...], Array]:
+        """States of the layers, an input [B, H], a memory [B, S, H] -> states, [B, H]."""
         after = []
-        for i, state in enumerate(states):
-            state, x = self.layer(i + 1, state, x)
+        for number, state in enumerate(states, start=1):
+            y = Dropout(self.dropout_rate, name=f"dropout{number}")(x, train=self.train)
+            cell = LSTMCell(self.hidden, self.initialisation, name=f"lstm{number}")
+            state, y = cell(state, y)
+            x = y if number == 1 else x + y
             after.append(state)
-        return tuple(after), x
-
-
-class _DecoderStep(_Step):
-    @nn.compact
-    def __call__(
-        self, states: tuple[State, ...], x: Array, memory: Array
-    ) -> tuple[tuple[State, ...], Array]:
-        after = []
-        for i, state in enumerate(states):
-            state, x = self.layer(i + 1, state, x)
-            after.append(state)
-            if i == 0:
-                x = _Attention(self.hidden, self.initialisation, name="attention")(
-                    x, memory
+            if number == 1 and memory is not None:
+                attention = _Attention(
+                    self.hidden, self.initialisation, name="attention"
                 )
+                x = attention(x, memory)
         return tuple(after), x
 
 

@@ -19,23 +19,15 @@ def _uniform(bound: float) -> Callable:
     return init
 
 
-def _pytorch(fan_in: int) -> tuple[Callable, Callable]:
+# From fan_in to the initialisations of a kernel and of a bias.
+INITIALISATIONS: dict[str, Callable[[int], tuple[Callable, Callable]]] = {
     # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)) is U(-1/sqrt(fan_in), ...).
-    bound = 1 / math.sqrt(fan_in)
-    return _uniform(bound), _uniform(bound)
-
-
-def _xavier(fan_in: int) -> tuple[Callable, Callable]:
-    del fan_in  # Glorot & Bengio, AISTATS 2010; biases start at 0.
-    return nn.initializers.xavier_uniform(), nn.initializers.zeros
-
-
-def _kaiming(fan_in: int) -> tuple[Callable, Callable]:
-    del fan_in  # He et al., ICCV 2015, fan_in and ReLU; biases start at 0.
-    return nn.initializers.kaiming_normal(), nn.initializers.zeros
-
-
-INITIALISATIONS = {"pytorch": _pytorch, "xavier": _xavier, "kaiming": _kaiming}
+    "pytorch": lambda fan_in: (_uniform(1 / math.sqrt(fan_in)),) * 2,
+    # Glorot & Bengio, AISTATS 2010.
+    "xavier": lambda _: (nn.initializers.xavier_uniform(), nn.initializers.zeros),
+    # He et al., ICCV 2015, fan_in and ReLU.
+    "kaiming": lambda _: (nn.initializers.kaiming_normal(), nn.initializers.zeros),
+}
 
 
 class Conv(nn.Module):
@@ -86,7 +78,7 @@ class Dense(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Zeroes a share `rate` of the values in training and scales the others up.
+    """Zeroes a fraction `rate` of the values in training and scales the others up.
 
     Needs a random key named `dropout`, unless `rate` is 0. Srivastava et al., JMLR 2014.
     """

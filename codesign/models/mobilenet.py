@@ -5,6 +5,7 @@ import flax.linen as nn
 from codesign.kernels.pooling import global_average_pool
 from codesign.models.layers import Conv, Dense
 from codesign.models.norm import MaskedBatchNorm
+from codesign.models.registry import register
 from codesign.types import Array
 
 _STAGES = (  # Sandler et al., CVPR 2018, Table 2: expansion t, channels c, n, stride s
@@ -25,6 +26,7 @@ def _channels(features: float) -> int:
     return rounded + 8 if rounded < 0.9 * features else rounded
 
 
+@register("mobilenetv2", title="MobileNetV2", num_sites=52)
 class MobileNetV2(nn.Module):
     """Sandler et al., CVPR 2018, as `keras.applications.MobileNetV2` has it.
 

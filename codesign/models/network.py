@@ -13,20 +13,15 @@ from codesign.types import Array, PyTree
 class Network:
     """A Flax module with BN sites, and the shapes it works on.
 
-    Attributes:
-        module: Called as `module(x, bn_mask, train=...)`; holds `params` and
-            `batch_stats`.
-        num_sites: Length C of `bn_mask`.
-        image_shape: (H, W, C) of one input.
-        num_classes: Width of the logits.
-        paper_sites: Sites of the published placement, numbered from 1; may be empty.
+    The module is called as `module(x, bn_mask, train=...)` and holds `params` and
+    `batch_stats`.
     """
 
     module: Any
-    num_sites: int
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    paper_sites: tuple[int, ...] = ()
+    num_sites: int  # C, the length of `bn_mask`
+    image_shape: tuple[int, int, int]  # (H, W, C) of one input
+    num_classes: int  # width of the logits
+    paper_sites: tuple[int, ...] = ()  # of the published placement, numbered from 1
 
     def init(self, key: Array) -> PyTree:
         """Variables `{"params", "batch_stats"}` drawn from `key`."""

@@ -20,16 +20,11 @@ class MaskedBatchNorm(nn.Module):
     Placing this layer makes a network searchable: `site` is the index into the mask.
     Statistics are gathered at every site, also where the mask is 0; there they have no
     influence on the output or on any gradient but the mask's own.
-
-    Attributes:
-        site: Index into `bn_mask`, from 0.
-        momentum: Weight of the old running statistics (PyTorch's 1 - momentum).
-        epsilon: Added to the variance.
     """
 
-    site: int
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    site: int  # index into `bn_mask`, from 0
+    momentum: float = 0.9  # weight of the old running statistics: 1 - PyTorch's
+    epsilon: float = 1e-5  # added to the variance
 
     @nn.compact
     def __call__(self, x: Array, bn_mask: Array, *, train: bool) -> Array:

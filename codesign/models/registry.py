@@ -1,69 +1,115 @@
-"""Networks by name: the one door to a model."""
+"""Networks by name: each registers itself beside its module; `create` builds any of them.
 
+A new file in this folder is found by itself:
+
+    @register("lenet", title="LeNet", num_sites=2)
+    class LeNet(nn.Module):
+        num_classes: int
+        width: float = 1.0
+"""
+
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, TypeVar
 
-from codesign.models.gnmt import GNMT
 from codesign.models.layers import INITIALISATIONS
-from codesign.models.mobilenet import MobileNetV2
 from codesign.models.network import Network
-from codesign.models.resnet import ResNet18, ResNet50
 from codesign.models.sequence import SequenceNetwork
-from codesign.models.transformer import Transformer
-from codesign.models.vgg import CONVOLUTIONS, VGG
 
-# Sites of the published placements: Section VI-D of the DeepTrain paper.
-_PAPER_SITES = {
-    "vgg11": (5, 7),
-    "vgg16": (5, 7, 8, 13),
-    "vgg19": (5, 8, 11, 16),
-    "resnet18": (3, 6, 7, *range(9, 18)),
+# Settings that say what the data look like; all others are fields of the module.
+_IMAGES: dict[str, Any] = {"num_classes": 10, "image_shape": (32, 32, 3)}
+_SEQUENCES: dict[str, Any] = {"length": 50}  # Table 5.1 of the memory paper
+
+# Of settings that several networks have: what holds, and what is said where it does not.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_classes": (lambda n: n >= 2, "must be at least 2, got {}."),
+    "image_shape": (
+        lambda shape: len(shape) == 3 and min(shape[:2]) >= 8 and shape[2] >= 1,
+        "must be (H, W, C) with H and W at least 8, got {}; resize the images.",
+    ),
+    "width": (
+        lambda width: width > 0 and math.isfinite(width),
+        "must be positive and finite, got {}.",
+    ),
+    "dropout_rate": (lambda rate: 0 <= rate < 1, "must lie in [0, 1), got {}."),
+    "initialisation": (
+        lambda name: name in INITIALISATIONS,
+        f"(={{!r}}) must be one of {sorted(INITIALISATIONS)}.",
+    ),
 }
-_CLASSIFIERS = {  # module and number of batch-norm sites
-    "resnet18": (ResNet18, 20),
-    "resnet50": (ResNet50, 53),
-    "mobilenetv2": (MobileNetV2, 52),
-}
-NETWORKS = tuple(sorted({*CONVOLUTIONS, *_CLASSIFIERS}))  # with batch-norm sites
-SEQUENCE_NETWORKS = ("gnmt", "transformer")
+_RULE_OF_COUNTS = (lambda n: n >= 1, "must be at least 1, got {}.")
+
+_Module = TypeVar("_Module", bound=Callable[..., Any])
 
 
-@overload
-def create(
-    name: Literal["transformer"],
-    *,
-    length: int = ...,
-    hidden: int = ...,
-    num_layers: int = ...,
-    inner: int = ...,
-    num_heads: int = ...,
-    dropout_rate: float = ...,
-    initialisation: str = ...,
-    activate_projections: bool = ...,
-) -> SequenceNetwork: ...
-@overload
-def create(
-    name: Literal["gnmt"],
-    *,
-    length: int = ...,
-    hidden: int = ...,
-    num_layers: int = ...,
-    dropout_rate: float = ...,
-    initialisation: str = ...,
-) -> SequenceNetwork: ...
-@overload
-def create(
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """What `register` was told of a network, and its settings with their defaults."""
+
+    module: Callable[..., Any]
+    title: str
+    num_sites: int | None
+    paper_sites: tuple[int, ...]
+    settings: dict[str, Any]
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def register(
     name: str,
     *,
-    num_classes: int = ...,
-    image_shape: tuple[int, int, int] = ...,
-    width: float = ...,
-    initialisation: str = ...,
-) -> Network: ...
-def create(name: str, **settings: Any) -> Network | SequenceNetwork:
-    """Builds a network by name.
+    title: str,
+    num_sites: int | None = None,
+    paper_sites: tuple[int, ...] = (),
+) -> Callable[[_Module], _Module]:
+    """Decorates a Flax module, or a function that makes one, to be created by name.
+
+    Its fields become settings of `create`, and their defaults the defaults there. A
+    classifier has a field `num_classes` and is called as `Network` says. A sequence
+    network has a field `hidden`, the width of its inputs, and is called as
+    `SequenceNetwork` says.
+
+    Args:
+        name: For `create`.
+        title: As figures and tables call it.
+        num_sites: Batch-norm sites of a classifier; None for a sequence network.
+        paper_sites: Sites of the published placement, numbered from 1.
+    """
+
+    def enter(module: _Module) -> _Module:
+        settings = dict(_SEQUENCES if num_sites is None else _IMAGES)
+        for field in inspect.signature(module).parameters.values():
+            if field.name not in (
+                *settings,
+                "parent",
+                "name",
+            ):  # Flax adds the last two
+                settings[field.name] = field.default
+        _ENTRIES[name] = _Entry(module, title, num_sites, paper_sites, settings)
+        return module
+
+    return enter
+
+
+def names(*, with_sites: bool) -> tuple[str, ...]:
+    """Names of all classifiers (`with_sites`), or of all sequence networks; sorted."""
+    return tuple(
+        name
+        for name, entry in sorted(_ENTRIES.items())
+        if (entry.num_sites is not None) == with_sites
+    )
+
+
+def title(name: str) -> str:
+    """Returns what figures call a network, `ResNet-50`; of any other name, the name."""
+    return _ENTRIES[name].title if name in _ENTRIES else name
+
+
+def create(name: str, **settings: Any) -> Any:
+    """Builds a `Network` or a `SequenceNetwork` by its name.
 
     Image classifiers (`NETWORKS`), with batch-norm sites:
         num_classes: Number of classes, 10.
@@ -75,134 +121,37 @@ def create(name: str, **settings: Any) -> Network | SequenceNetwork:
     Sequence networks (`SEQUENCE_NETWORKS`), without; by default as Table 5.1 of the
     memory paper has their inputs:
         length: Vectors in a source and in a target, 50.
-        hidden: Width of a vector, 1024.
-        num_layers: Of the encoder, and of the decoder; 6, of `gnmt` 4.
-        inner, num_heads: Of `transformer`, 1024 and 16.
-        activate_projections: Of `transformer`, a ReLU behind the dense layers of an
-            attention; False.
-        dropout_rate: In [0, 1); 0.1, of `gnmt` 0.
-        initialisation: As above, `xavier`.
-
-    A name that the type checker does not know is taken to be an image classifier's.
+        All fields of `GNMT` and of `Transformer`: `hidden`, `num_layers`, ...
 
     Raises:
         ValueError: For a name, a setting or a value that is not one of these.
     """
-    build = _BUILDERS.get(name)
-    if build is None:
-        raise ValueError(f"`network` (={name!r}) must be one of {list(_BUILDERS)}.")
-    known = list(inspect.signature(build).parameters)[1:]
+    classifiers, sequences = names(with_sites=True), names(with_sites=False)
+    if name not in _ENTRIES:
+        raise ValueError(
+            f"`network` (={name!r}) must be one of {[*classifiers, *sequences]}."
+        )
+    entry = _ENTRIES[name]
     for setting in settings:
-        if setting not in known:
+        if setting not in entry.settings:
             hint = (
-                f"; it has no batch-norm sites, which {list(NETWORKS)} have"
-                if name in SEQUENCE_NETWORKS
+                f"; it has no batch-norm sites, which {list(classifiers)} have"
+                if name in sequences
                 else ""
             )
             raise ValueError(
-                f"The network {name!r} has no `{setting}`; its settings are {known}{hint}."
+                f"The network {name!r} has no `{setting}`; its settings are "
+                f"{list(entry.settings)}{hint}."
             )
-    return build(name, **settings)
-
-
-def _classifier(
-    name: str,
-    *,
-    num_classes: int = 10,
-    image_shape: tuple[int, int, int] = (32, 32, 3),
-    width: float = 1.0,
-    initialisation: str = "pytorch",
-) -> Network:
-    _check_initialisation(initialisation)
-    if not (width > 0 and math.isfinite(width)):
-        raise ValueError(f"`width` must be positive and finite, got {width}.")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
-    if len(image_shape) != 3 or min(image_shape[:2]) < 8 or image_shape[2] < 1:
-        raise ValueError(
-            f"`image_shape` must be (H, W, C) with H and W at least 8, "
-            f"got {image_shape}; resize the images."
-        )
-    settings: dict[str, Any] = dict(
-        num_classes=num_classes, width=width, initialisation=initialisation
-    )
-    if name in CONVOLUTIONS:
-        plan = CONVOLUTIONS[name]
-        module, num_sites = VGG(plan=plan, **settings), sum(c > 0 for c in plan)
-    else:
-        make, num_sites = _CLASSIFIERS[name]
-        module = make(**settings)
-    paper_sites = _PAPER_SITES.get(name, ())
-    return Network(module, num_sites, image_shape, num_classes, paper_sites)
-
-
-def _transformer(
-    name: str,
-    *,
-    length: int = 50,
-    hidden: int = 1024,
-    num_layers: int = 6,
-    inner: int = 1024,
-    num_heads: int = 16,
-    dropout_rate: float = 0.1,
-    initialisation: str = "xavier",
-    activate_projections: bool = False,
-) -> SequenceNetwork:
-    _check_positive(inner=inner, num_heads=num_heads)
-    if hidden % num_heads:
-        raise ValueError(
-            f"`hidden` (={hidden}) must be a multiple of `num_heads` (={num_heads})."
-        )
-    module = Transformer(
-        num_layers,
-        hidden,
-        inner,
-        num_heads,
-        dropout_rate,
-        initialisation,
-        activate_projections,
-    )
-    return _sequence(module, length)
-
-
-def _gnmt(
-    name: str,
-    *,
-    length: int = 50,
-    hidden: int = 1024,
-    num_layers: int = 4,
-    dropout_rate: float = 0.0,
-    initialisation: str = "xavier",
-) -> SequenceNetwork:
-    return _sequence(GNMT(num_layers, hidden, dropout_rate, initialisation), length)
-
-
-def _sequence(module: GNMT | Transformer, length: int) -> SequenceNetwork:
-    _check_initialisation(module.initialisation)
-    _check_positive(length=length, hidden=module.hidden, num_layers=module.num_layers)
-    if not 0 <= module.dropout_rate < 1:
-        raise ValueError(
-            f"`dropout_rate` must lie in [0, 1), got {module.dropout_rate}."
-        )
-    return SequenceNetwork(module, ((length, module.hidden), (length, module.hidden)))
-
-
-_BUILDERS: dict[str, Callable] = {
-    **dict.fromkeys(NETWORKS, _classifier),
-    "gnmt": _gnmt,
-    "transformer": _transformer,
-}
-
-
-def _check_initialisation(initialisation: str) -> None:
-    if initialisation not in INITIALISATIONS:
-        raise ValueError(
-            f"`initialisation` (={initialisation!r}) must be one of "
-            f"{sorted(INITIALISATIONS)}."
-        )
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    settings = entry.settings | settings
+    for setting, value in settings.items():
+        is_count = type(entry.settings[setting]) is int
+        rule = _RULES.get(setting, _RULE_OF_COUNTS if is_count else None)
+        if rule is not None and not rule[0](value):
+            raise ValueError(f"`{setting}` {rule[1].format(value)}")
+    if entry.num_sites is None:
+        shape = (settings.pop("length"), settings["hidden"])
+        return SequenceNetwork(entry.module(**settings), (shape, shape))
+    shape = settings.pop("image_shape")
+    module, num_classes = entry.module(**settings), settings["num_classes"]
+    return Network(module, entry.num_sites, shape, num_classes, entry.paper_sites)

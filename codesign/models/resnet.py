@@ -5,6 +5,7 @@ import flax.linen as nn
 from codesign.kernels.pooling import global_average_pool, max_pool
 from codesign.models.layers import Conv, Dense
 from codesign.models.norm import MaskedBatchNorm
+from codesign.models.registry import register
 from codesign.types import Array
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride; two blocks each
@@ -26,6 +27,12 @@ def _conv(
     )
 
 
+@register(
+    "resnet18",
+    title="ResNet-18",
+    num_sites=20,
+    paper_sites=(3, 6, 7, *range(9, 18)),  # DeepTrain, Section VI-D
+)
 class ResNet18(nn.Module):
     """He et al., CVPR 2016, with the 3x3 stride-1 stem usual for 32x32 images.
 
@@ -70,6 +77,7 @@ _BOTTLENECKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # and blocks
 _EXPANSION = 4  # channels that a bottleneck block makes for each of its inner ones
 
 
+@register("resnet50", title="ResNet-50", num_sites=53)
 class ResNet50(nn.Module):
     """He et al., CVPR 2016, as `keras.applications.ResNet50` has it.
 

@@ -13,13 +13,11 @@ from codesign.types import Array, PyTree
 class SequenceNetwork:
     """A Flax module from two embedded sequences to one, without batch norms.
 
-    Attributes:
-        module: Called as `module(source, target, train=...)`; holds `params` only.
-        input_shapes: (S, H) of a source and (T, H) of a target.
+    The module is called as `module(source, target, train=...)` and holds `params` only.
     """
 
     module: Any
-    input_shapes: tuple[tuple[int, int], tuple[int, int]]
+    input_shapes: tuple[tuple[int, int], tuple[int, int]]  # (S, H) and (T, H)
 
     def init(self, key: Array) -> PyTree:
         """Variables `{"params"}` drawn from `key`."""

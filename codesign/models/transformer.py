@@ -7,34 +7,36 @@ import flax.linen as nn
 from codesign.models.attention import MultiHeadAttention
 from codesign.models.layers import Dense, Dropout
 from codesign.models.norm import LayerNorm
+from codesign.models.registry import register
 from codesign.types import Array
 
 
+@register("transformer", title="Transformer")
 class Transformer(nn.Module):
     """Vaswani et al., NeurIPS 2017: encoder and decoder, norms after the additions.
 
     Inputs carry their positions; there is neither an embedding nor a projection on a
     vocabulary, but a dense layer of the hidden width at the end. Dropout stands on the
-    output of each sub-layer, on attention weights and behind the ReLU. `inner` is the
-    width between the two dense layers of a block; the authors take 4 * `hidden`.
-
-    Attributes:
-        num_layers: Of the encoder, and of the decoder.
-        hidden: Width of a vector.
-        inner: Width between the two dense layers of a block.
-        num_heads: Divides `hidden`.
-        dropout_rate: Share of the values that dropout zeroes.
-        initialisation: `pytorch`, `xavier` or `kaiming`.
-        activate_projections: A ReLU behind the four dense layers of an attention.
+    output of each sub-layer, on attention weights and behind the ReLU. The authors take
+    an `inner` of 4 * `hidden`.
     """
 
-    num_layers: int = 6
-    hidden: int = 1024
-    inner: int = 1024
-    num_heads: int = 16
-    dropout_rate: float = 0.1
-    initialisation: str = "xavier"
-    activate_projections: bool = False
+    hidden: int = 1024  # width of a vector
+    num_layers: int = 6  # of the encoder, and of the decoder
+    inner: int = 1024  # width between the two dense layers of a block
+    num_heads: int = 16  # divides `hidden`
+    dropout_rate: float = 0.1  # fraction of the values that dropout zeroes
+    initialisation: str = "xavier"  # or `pytorch`, `kaiming`
+    activate_projections: bool = False  # a ReLU behind each dense layer of an attention
+
+    def __post_init__(self):
+        """Raises ValueError unless the heads share the hidden width evenly."""
+        if self.hidden % self.num_heads:
+            raise ValueError(
+                f"`hidden` (={self.hidden}) must be a multiple of `num_heads` "
+                f"(={self.num_heads})."
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, source: Array, target: Array, *, train: bool) -> Array:

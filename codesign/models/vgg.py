@@ -1,34 +1,26 @@
 """VGG-11, 16 and 19 for small images, with a BN site after every convolution."""
 
+import functools
+
 import flax.linen as nn
 
 from codesign.kernels.pooling import global_average_pool, max_pool
 from codesign.models.layers import Conv, Dense
 from codesign.models.norm import MaskedBatchNorm
+from codesign.models.registry import register
 from codesign.types import Array
 
-_POOL = 0
-CONVOLUTIONS = {  # Simonyan & Zisserman, ICLR 2015, Table 1, columns A, D and E.
-    "vgg11": (64, _POOL, 128, _POOL, 256, 256, _POOL, 512, 512, _POOL, 512, 512, _POOL),
-    "vgg16": (
-        *(64, 64, _POOL, 128, 128, _POOL, 256, 256, 256, _POOL),
-        *(512, 512, 512, _POOL, 512, 512, 512, _POOL),
-    ),
-    "vgg19": (
-        *(64, 64, _POOL, 128, 128, _POOL, 256, 256, 256, 256, _POOL),
-        *(512, 512, 512, 512, _POOL, 512, 512, 512, 512, _POOL),
-    ),
-}
+_FEATURES = (64, 128, 256, 512, 512)  # of the convolutions of each block
 
 
 class VGG(nn.Module):
-    """Convolutions, BN sites C1..CN in order, 2x2 max-pools and one classifier.
+    """Blocks of convolutions, BN sites C1..CN in order, and one classifier.
 
-    Images of 32x32 reach the classifier as 1x1 maps; a larger map is averaged, and a
-    pool that would shrink a map below 1x1 is skipped.
+    A 2x2 max-pool ends each block. Images of 32x32 reach the classifier as 1x1 maps; a
+    larger map is averaged, and a pool that would shrink a map below 1x1 is skipped.
     """
 
-    plan: tuple[int, ...]
+    depths: tuple[int, ...]  # convolutions of each block
     num_classes: int
     width: float = 1.0
     initialisation: str = "pytorch"
@@ -37,18 +29,28 @@ class VGG(nn.Module):
     def __call__(self, x: Array, bn_mask: Array, *, train: bool) -> Array:
         """[B, H, W, C] and a mask [num_sites] -> logits [B, num_classes]."""
         site = 0
-        for features in self.plan:
-            if features == _POOL:
-                x = max_pool(x)
-                continue
+        for depth, features in zip(self.depths, _FEATURES, strict=True):
             features = max(1, round(features * self.width))
-            site += 1
-            conv = Conv(
-                features, initialisation=self.initialisation, name=f"conv{site}"
-            )
-            norm = MaskedBatchNorm(site - 1, name=f"norm{site}")
-            x = nn.relu(norm(conv(x), bn_mask, train=train))
+            for _ in range(depth):
+                site += 1
+                conv = Conv(
+                    features, initialisation=self.initialisation, name=f"conv{site}"
+                )
+                norm = MaskedBatchNorm(site - 1, name=f"norm{site}")
+                x = nn.relu(norm(conv(x), bn_mask, train=train))
+            x = max_pool(x)
         x = global_average_pool(x)
         return Dense(
             self.num_classes, initialisation=self.initialisation, name="classifier"
         )(x)
+
+
+for _name, _title, _depths, _paper_sites in (
+    # Simonyan & Zisserman, ICLR 2015, Table 1, columns A, D and E; sites: DeepTrain, VI-D.
+    ("vgg11", "VGG-11", (1, 1, 2, 2, 2), (5, 7)),
+    ("vgg16", "VGG-16", (2, 2, 3, 3, 3), (5, 7, 8, 13)),
+    ("vgg19", "VGG-19", (2, 2, 4, 4, 4), (5, 8, 11, 16)),
+):
+    register(_name, title=_title, num_sites=sum(_depths), paper_sites=_paper_sites)(
+        functools.partial(VGG, _depths)
+    )

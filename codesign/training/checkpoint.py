@@ -63,7 +63,7 @@ class CheckpointStore:
             checkpointer.save(scratch / _STATE, state)
         content = {"arrays": _signature(state), "meta": meta}
         (scratch / _META).write_text(json.dumps(content))
-        _write_manifest(scratch)
+        (scratch / _MANIFEST).write_text(_manifest(scratch))
         for path in (*_files(scratch), scratch / _MANIFEST, scratch):
             _fsync(path)
         os.rename(scratch, final)
@@ -154,10 +154,6 @@ def _manifest(directory: pathlib.Path) -> str:
     ]
     total = hashlib.sha256("".join(lines).encode()).hexdigest()
     return "".join([*lines, f"{total}  {_MANIFEST}\n"])
-
-
-def _write_manifest(directory: pathlib.Path) -> None:
-    (directory / _MANIFEST).write_text(_manifest(directory))
 
 
 def _is_sound(directory: pathlib.Path) -> bool:

@@ -32,29 +32,61 @@ _DISPATCHES_PER_CHECK = 25  # a look at `bad_step` waits for the device
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """Outcome of one run.
+    """What one run came to.
 
-    Attributes:
-        status: `trained`, `diverged` (a loss or gradient was not finite, or the loss ten
-            times that of guessing) or `at_chance` (stopped early: nothing was learnt).
-        reason: Empty, or why the run ended before its last epoch.
-        validation_accuracy: After the last epoch run; NaN if it diverged.
-        test_accuracy: Likewise, on the test split.
-        history: One dict an epoch: `epoch`, `loss`, `validation_accuracy`.
-        seconds: Wall time, of all processes that worked on it.
-        state: The trained parameters and statistics.
+    Its status is `trained`, `diverged` (a loss or gradient was not finite, or the loss
+    ten times that of guessing) or `at_chance` (stopped early: nothing was learnt).
     """
 
     status: str
-    reason: str
-    validation_accuracy: float
-    test_accuracy: float
-    history: list[dict[str, float]]
-    seconds: float
-    state: TrainState
+    reason: str  # why the run ended before its last epoch, or empty
+    validation_accuracy: float  # after the last epoch run; NaN if it diverged
+    test_accuracy: float  # likewise
+    history: list[dict[str, float]]  # an epoch: `epoch`, `loss`, `validation_accuracy`
+    seconds: float  # wall time, of all processes that worked on it
+    state: TrainState  # the trained parameters and statistics
 
 
 OnEpoch = Callable[[dict[str, float], bool], None]  # entry, whether it is new
+
+
+class _Run:
+    """A run under way: what its checkpoints hold, and when the last one was written."""
+
+    def __init__(
+        self,
+        seed: int,
+        state: TrainState,
+        store: CheckpointStore | None,
+        every_s: float,
+    ):
+        """Begins at `state`, or goes on where `store` left the run."""
+        self.seed, self.state = seed, state
+        self.history: list[dict[str, float]] = []
+        self._store, self._every_s, self._earlier_s = store, every_s, 0.0
+        if store and (restored := store.restore(state)):
+            self.state, meta = restored
+            self.history, self._earlier_s = meta["history"], meta["seconds"]
+        self._start = self._last_saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, of all processes that worked on the run."""
+        return self._earlier_s + time.monotonic() - self._start
+
+    @property
+    def has_bad_step(self) -> bool:
+        """Whether a loss or gradient was not finite; waits for the device."""
+        return int(self.state.bad_step) >= 0
+
+    def save(self, *, now: bool = False) -> None:
+        """Writes a checkpoint if the last one is old enough, or else if `now`."""
+        if not now and time.monotonic() - self._last_saved <= self._every_s:
+            return
+        if self._store:
+            meta = {"history": self.history, "seconds": self.seconds}
+            self._store.save(int(self.state.step), self.state, meta)
+        self._last_saved = time.monotonic()
 
 
 class Trainer:
@@ -117,8 +149,8 @@ class Trainer:
             return state, jax.tree.map(lambda x: x[-1], metrics)
 
         self._on_cpu = jax.default_backend() == "cpu"
-        run = gathered_step if self._on_cpu else scanned_steps
-        self._run = jax.jit(run, donate_argnums=0)
+        dispatch = gathered_step if self._on_cpu else scanned_steps
+        self._dispatch = jax.jit(dispatch, donate_argnums=0)
         self._init = jax.jit(lambda seed: init_state(network, self._optimizer, seed))
         evaluate = make_evaluate(network, lambda x: normalise(x, mean, std))
         self._evaluate = jax.jit(evaluate)
@@ -138,6 +170,7 @@ class Trainer:
         store: CheckpointStore | None = None,
         checkpoint_every_s: float = 10.0,
         on_epoch: OnEpoch | None = None,
+        on_phase: Callable[[str], None] | None = None,
     ) -> TrainResult:
         """Trains one candidate, or goes on where `store` last left it.
 
@@ -149,69 +182,100 @@ class Trainer:
             checkpoint_every_s: Least time between two checkpoints.
             on_epoch: Called after each epoch with its entry of the history and True,
                 and with False for the epochs that a restored run has behind it.
+            on_phase: Called with `compiling` before the first step of all runs, and with
+                `training` once that step is compiled and runs.
 
         Returns:
             The same `TrainResult`, wall time aside, however often it was interrupted.
         """
         design = jax.tree.map(jnp.float32, design)
-        state = self._init(np.uint32(seed))
-        history: list[dict[str, float]] = []
-        seconds = 0.0
-        if store and (restored := store.restore(state)):
-            state, meta = restored
-            history, seconds = meta["history"], meta["seconds"]
-            for entry in history:
-                if on_epoch:
-                    on_epoch(entry, False)
-        start = last_saved = time.monotonic()
-
-        def save():
-            nonlocal last_saved
-            if store:
-                spent = seconds + time.monotonic() - start
-                meta = {"history": history, "seconds": spent}
-                store.save(int(state.step), state, meta)
-            last_saved = time.monotonic()
-
-        status, reason = self._verdict(state, history)
+        tell_epoch, tell_phase = on_epoch or _ignore, on_phase or _ignore
+        run = _Run(seed, self._init(np.uint32(seed)), store, checkpoint_every_s)
+        for entry in run.history:
+            tell_epoch(entry, False)
+        status, reason = self._verdict(run)
         while not status:
-            epoch = len(history)
-            done = int(state.step) - epoch * self.steps_per_epoch
-            chunks = self._chunks(seed, epoch, done)
-            for number, indices in enumerate(chunks, start=1):
-                state, _ = self._run(state, self._images, self._labels, indices, design)
-                # After the last step the epoch is not over: its accuracy is missing.
-                is_last = number == len(chunks)
-                if not is_last and time.monotonic() - last_saved > checkpoint_every_s:
-                    save()
-                if number % _DISPATCHES_PER_CHECK == 0 and int(state.bad_step) >= 0:
-                    break
-            if int(state.bad_step) < 0:
-                entry = {
-                    "epoch": epoch + 1,
-                    "loss": float(state.loss_sum) / self.steps_per_epoch,
-                    "validation_accuracy": self.accuracy(state, design, "validation"),
-                }
-                history.append(entry)
-                state = dataclasses.replace(state, loss_sum=jnp.float32(0))
-                if on_epoch:
-                    on_epoch(entry, True)
-            status, reason = self._verdict(state, history)
-            if status or time.monotonic() - last_saved > checkpoint_every_s:
-                save()
-        diverged = status == "diverged"
+            self._run_epoch(run, design, tell_phase)
+            if not run.has_bad_step:
+                tell_epoch(self._close_epoch(run, design), True)
+            status, reason = self._verdict(run)
+            run.save(now=bool(status))
+        validation = test = math.nan
+        if status != "diverged":
+            validation = run.history[-1]["validation_accuracy"]
+            test = self.accuracy(run.state, design, "test")
         return TrainResult(
-            status=status,
-            reason=reason,
-            validation_accuracy=(
-                float("nan") if diverged else history[-1]["validation_accuracy"]
-            ),
-            test_accuracy=(
-                float("nan") if diverged else self.accuracy(state, design, "test")
-            ),
-            history=history,
-            seconds=seconds + time.monotonic() - start,
-            state=state,
+            status, reason, validation, test, run.history, run.seconds, run.state
+        )
+
+    def _run_epoch(
+        self, run: _Run, design: Any, tell_phase: Callable[[str], None]
+    ) -> None:
+        """Takes the epoch's remaining steps, or fewer if a loss is not finite."""
+        chunks = self._chunks(run)
+        for number, indices in enumerate(chunks, start=1):
+            is_first = not self.num_step_traces
+            if is_first:
+                tell_phase("compiling")
+            run.state, _ = self._dispatch(
+                run.state, self._images, self._labels, indices, design
+            )
+            if is_first:
+                tell_phase("training")
+            if number < len(chunks):  # after the last step the accuracy is missing
+                run.save()
+            if number % _DISPATCHES_PER_CHECK == 0 and run.has_bad_step:
+                return
+
+    def _chunks(self, run: _Run) -> list[Array]:
+        """Index arrays of the epoch's remaining dispatches: [B], or [K, B] to scan."""
+        epoch, steps = len(run.history), self.steps_per_epoch
+        done = int(run.state.step) - epoch * steps
+        order = np.asarray(epoch_order(run.seed, epoch, len(self._labels)))
+        used = steps * self.config.batch_size
+        batches = order[:used].reshape(steps, -1).astype(np.int32)
+        if self._on_cpu:
+            return [jnp.asarray(batch) for batch in batches[done:]]
+        size = next(n for n in range(_MAX_STEPS_PER_DISPATCH, 0, -1) if steps % n == 0)
+        return [jnp.asarray(batches[i : i + size]) for i in range(done, steps, size)]
+
+    def _close_epoch(self, run: _Run, design: Any) -> dict[str, float]:
+        """Measures the accuracy, and returns the epoch's entry of the history."""
+        entry = {
+            "epoch": len(run.history) + 1,
+            "loss": float(run.state.loss_sum) / self.steps_per_epoch,
+            "validation_accuracy": self.accuracy(run.state, design, "validation"),
+        }
+        run.history.append(entry)
+        run.state = dataclasses.replace(run.state, loss_sum=jnp.float32(0))
+        return entry
+
+    def _verdict(self, run: _Run) -> tuple[str, str]:
+        """Status and reason once the run is over, or two empty strings."""
+        if run.has_bad_step:
+            return "diverged", (
+                f"loss or gradient not finite at step {int(run.state.bad_step)}"
+            )
+        if not run.history:
+            return "", ""
+        latest, epochs = run.history[-1], self.config.epochs
+        epoch, accuracy = latest["epoch"], latest["validation_accuracy"]
+        guessing = math.log(self.dataset.num_classes)
+        if latest["loss"] > _DIVERGED_RATIO * guessing:
+            return "diverged", (
+                f"mean loss {latest['loss']:.3g} in epoch {epoch}, more than "
+                f"{_DIVERGED_RATIO} times that of guessing ({guessing:.2f})"
+            )
+        if epoch >= epochs:
+            return "trained", ""
+        patience = self.config.stop_at_chance
+        if patience is None or epoch < patience * epochs:
+            return "", ""
+        if accuracy > self.chance + CHANCE_MARGIN:
+            return "", ""
+        return "at_chance", (
+            f"validation accuracy {accuracy:.3f} after epoch {epoch} of {epochs}, "
+            f"chance being {self.chance:.3f}"
         )
 
     def gradient_health(self, bn_mask: ArrayLike, seed: int) -> np.ndarray:
@@ -230,7 +294,7 @@ class Trainer:
         return np.asarray(self._health(variables, images, labels, mask), float)
 
     def accuracy(self, state: TrainState, design: Any, split: str) -> float:
-        """Part of the images of `validation` or `test` that are classified rightly."""
+        """Fraction of the images of `validation` or `test` that are classified rightly."""
         images, labels, weights = self._splits[split]
         correct = [
             self._evaluate(state, design.bn_mask, *batch)
@@ -244,47 +308,6 @@ class Trainer:
         labels = self.dataset.validation.labels
         return float(np.bincount(labels).max() / len(labels))
 
-    def _chunks(self, seed: int, epoch: int, done: int) -> list[Array]:
-        """Index arrays of the epoch's remaining dispatches: [B], or [K, B] to scan."""
-        order = np.asarray(epoch_order(seed, epoch, len(self.dataset.train.labels)))
-        used = self.steps_per_epoch * self.config.batch_size
-        batches = order[:used].reshape(self.steps_per_epoch, -1).astype(np.int32)
-        if self._on_cpu:
-            return [jnp.asarray(batch) for batch in batches[done:]]
-        size = max(
-            n
-            for n in range(1, _MAX_STEPS_PER_DISPATCH + 1)
-            if self.steps_per_epoch % n == 0
-        )
-        return [
-            jnp.asarray(batches[i : i + size]) for i in range(done, len(batches), size)
-        ]
 
-    def _verdict(
-        self, state: TrainState, history: list[dict[str, float]]
-    ) -> tuple[str, str]:
-        """Status and reason once the run is over, or two empty strings."""
-        config = self.config
-        if (bad := int(state.bad_step)) >= 0:
-            return "diverged", f"loss or gradient not finite at step {bad}"
-        if not history:
-            return "", ""
-        loss, guessing = history[-1]["loss"], math.log(self.dataset.num_classes)
-        if loss > _DIVERGED_RATIO * guessing:
-            return "diverged", (
-                f"mean loss {loss:.3g} in epoch {len(history)}, more than "
-                f"{_DIVERGED_RATIO} times that of guessing ({guessing:.2f})"
-            )
-        if len(history) >= config.epochs:
-            return "trained", ""
-        if config.stop_at_chance is None:
-            return "", ""
-        accuracy = history[-1]["validation_accuracy"]
-        if len(history) >= config.stop_at_chance * config.epochs and (
-            accuracy <= self.chance + CHANCE_MARGIN
-        ):
-            return "at_chance", (
-                f"validation accuracy {accuracy:.3f} after epoch {len(history)} of "
-                f"{config.epochs}, chance being {self.chance:.3f}"
-            )
-        return "", ""
+def _ignore(*_: Any) -> None:
+    """Stands for a callback that nobody gave."""

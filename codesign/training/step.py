@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -39,11 +40,13 @@ def make_step(
 
     def step(state: TrainState, batch: tuple[Array, Array], design: Any):
         images, labels = batch
+        chex.assert_rank((images, labels), (4, 1))
         x = preprocess(state.key(), images)
 
         def task_loss(params, bn_mask):
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, batch_stats = network.apply(variables, x, bn_mask, train=True)
+            chex.assert_shape(logits, (len(labels), network.num_classes))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.mean(losses), batch_stats
 
@@ -86,6 +89,7 @@ def make_evaluate(network: Network, normalise: Callable[[Array], Array]) -> Call
     def evaluate(
         state: TrainState, bn_mask: Array, images: Array, labels: Array, weights: Array
     ) -> Array:
+        chex.assert_equal_shape((labels, weights))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits, _ = network.apply(variables, normalise(images), bn_mask, train=False)
         return jnp.sum(weights * (jnp.argmax(logits, -1) == labels))

@@ -1,8 +1,11 @@
 """One op of a network: its kind, its shapes, and the rules they keep."""
 
+import collections
 import dataclasses
 import graphlib
+import itertools
 import math
+from collections.abc import Callable, Iterator
 
 # Kinds of ops. `Op.variant` tells the members of a kind apart where it matters.
 MATRIX_KINDS = ("conv", "dense")  # ops whose weights a crossbar or an array can hold
@@ -29,42 +32,26 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Op:
-    """One op of a network, counted for one example and one run.
+    """One op of a network, counted for one example and one run; shapes have no batch.
 
-    Attributes:
-        name: Module path, or file and line.
-        kind: One of `KINDS`.
-        variant: Which member of the kind: `relu`, `max`, `layer`; may be empty.
-        operands: Ops whose outputs it reads, in order; -1 - k is input k of the network.
-        input_shape: Of its first operand as the op sees it, without the batch.
-        output_shape: Without the batch.
-        weight_shape: [..., fan_out] of a conv or dense kernel, else empty. A convolution
-            of g groups has [kernel_h, kernel_w, C / g, K].
-        parameters: Names of the weight tensors that it reads; ops that name the same
-            tensor share it.
-        macs: Multiply-accumulates.
-        window: Values that one output combines: k * k of a pool, else 1.
-        repeats: How often a loop runs it.
-        site: Batch-norm site that it stands for, or -1.
-        detached: Those of `operands` that it reads as constants: behind a stopped
-            gradient, or as indices. No gradient flows back to them.
-        fixed: Those of `parameters` that are constants: they have no gradient.
+    Ops that name the same parameter share it. No gradient flows back to the operands in
+    `detached`, which the op reads behind a stopped gradient or as indices.
     """
 
-    name: str
-    kind: str
-    operands: tuple[int, ...]
+    name: str  # module path, or file and line
+    kind: str  # one of `KINDS`
+    operands: tuple[int, ...]  # ops whose outputs it reads; -1 - k is input k
     output_shape: Shape
-    input_shape: Shape = ()
-    variant: str = ""
-    weight_shape: Shape = ()
-    parameters: tuple[str, ...] = ()
-    macs: int = 0
-    window: int = 1
-    repeats: int = 1
-    site: int = -1
-    detached: tuple[int, ...] = ()
-    fixed: tuple[str, ...] = ()
+    input_shape: Shape = ()  # of its first operand as the op sees it
+    variant: str = ""  # which member of the kind: `relu`, `max`, `layer`
+    weight_shape: Shape = ()  # [..., fan_out] of a kernel; of a conv [h, w, C / g, K]
+    parameters: tuple[str, ...] = ()  # names of the weight tensors that it reads
+    macs: int = 0  # multiply-accumulates
+    window: int = 1  # values that one output combines: k * k of a pool
+    repeats: int = 1  # how often a loop runs it
+    site: int = -1  # batch-norm site that it stands for, or -1
+    detached: tuple[int, ...] = ()  # those of `operands` that it reads as constants
+    fixed: tuple[str, ...] = ()  # those of `parameters` without a gradient
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -79,11 +66,9 @@ class Op:
 
 def check_names(ops: tuple[Op, ...]) -> None:
     """Raises ValueError if two ops share a name."""
-    seen: set[str] = set()
-    for op in ops:
-        if op.name in seen:
-            raise ValueError(f"Two ops are called {op.name!r}; give each its own name.")
-        seen.add(op.name)
+    for name, count in collections.Counter(op.name for op in ops).items():
+        if count > 1:
+            raise ValueError(f"Two ops are called {name!r}; give each its own name.")
 
 
 def check_order(ops: tuple[Op, ...], inputs: tuple[Shape, ...]) -> None:
@@ -122,64 +107,97 @@ def check_order(ops: tuple[Op, ...], inputs: tuple[Shape, ...]) -> None:
     )
 
 
-# Ops that give one value for each value of their operand.
-_ELEMENTWISE = ("norm", "activation", "softmax", "dropout", "elementwise")
-
-
 def check_op(op: Op, operand_shapes: list[Shape], sizes: dict[str, int]) -> None:
-    """Raises ValueError, naming the op and the rule, unless its shapes fit together."""
-    why = _fault(op, operand_shapes, sizes)
-    if why:
+    """Checks that an op's fields fit together, and that its operands fit its kind.
+
+    Args:
+        op: Its operands exist.
+        operand_shapes: Without the batch, in the order of `op.operands`.
+        sizes: Elements of each weight tensor, by name.
+
+    Raises:
+        ValueError: Names the op and the rule.
+    """
+    of_kind = _FAULTS.get(op.kind, lambda *_: ())
+    # Lazy: a fault may keep the checks that follow it from making sense.
+    for why in itertools.chain(_faults(op, sizes), of_kind(op, operand_shapes)):
         raise ValueError(f"The op {op.name!r} ({op.kind}): {why}.")
 
 
-def _fault(op: Op, operand_shapes: list[Shape], sizes: dict[str, int]) -> str:
-    """What is wrong with an op, or an empty string."""
-    kernel, output = op.weight_shape, op.output_shape
-    given = [math.prod(shape) for shape in operand_shapes]
+def _faults(op: Op, sizes: dict[str, int]) -> Iterator[str]:
+    """Yields what is wrong with an op of any kind."""
     if op.kind not in KINDS:
-        return (
+        yield (
             f"its kind must be one of {list(KINDS)}; take `elementwise` or `reduce` for "
             "one that has no name of its own"
         )
-    counts = (*output, *op.input_shape, *kernel, op.repeats, op.window)
+    counts = (
+        *op.output_shape,
+        *op.input_shape,
+        *op.weight_shape,
+        op.repeats,
+        op.window,
+    )
     if min(counts) < 1:
-        return (
-            f"its shapes {op.input_shape} -> {output}, kernel {kernel}, repeats "
-            f"{op.repeats} and window {op.window} must be positive"
+        yield (
+            f"its shapes {op.input_shape} -> {op.output_shape}, kernel "
+            f"{op.weight_shape}, repeats {op.repeats} and window {op.window} must be "
+            "positive"
         )
     if op.macs < 0 or op.macs != int(op.macs):
-        return f"its MACs (={op.macs}) must be a whole number of at least 0"
+        yield f"its MACs (={op.macs}) must be a whole number of at least 0"
     if not set(op.detached) <= set(op.operands):
-        return f"what it reads as constants, {op.detached}, must be among its operands"
+        yield f"what it reads as constants, {op.detached}, must be among its operands"
     if not set(op.fixed) <= set(op.parameters):
-        return f"its constants, {op.fixed}, must be among its parameters"
+        yield f"its constants, {op.fixed}, must be among its parameters"
     for name in op.parameters:
         if sizes.get(name, 0) < 1 or sizes[name] != int(sizes[name]):
-            return f"its parameter {name!r} needs a whole size in `parameters`"
-    if op.kind in MATRIX_KINDS:
-        if not kernel or not op.input_shape:
-            return "it needs a `weight_shape` and an `input_shape`"
-        if given and given[0] != math.prod(op.input_shape):
-            return (
-                f"its `input_shape` {op.input_shape} does not hold the {given[0]} values "
-                f"of its operand {operand_shapes[0]}"
-            )
-        inputs = op.input_shape[-1]
-        takes = math.prod(kernel[:-1]) if op.kind == "dense" else kernel[-2]
-        fits = (
-            math.prod(op.input_shape) % takes == 0
-            if op.kind == "dense"
-            else (inputs % takes == 0)
+            yield f"its parameter {name!r} needs a whole size in `parameters`"
+
+
+def _matrix_faults(op: Op, operands: list[Shape]) -> Iterator[str]:
+    """A kernel multiplies whole groups of inputs, and gives whole groups of outputs."""
+    kernel, num_inputs = op.weight_shape, math.prod(op.input_shape)
+    if not kernel or not op.input_shape:
+        yield "it needs a `weight_shape` and an `input_shape`"
+    if operands and math.prod(operands[0]) != num_inputs:
+        yield (
+            f"its `input_shape` {op.input_shape} does not hold the "
+            f"{math.prod(operands[0])} values of its operand {operands[0]}"
         )
-        if not fits or op.elements % kernel[-1]:
-            return f"its kernel {kernel} does not fit {op.input_shape} -> {output}"
-    if op.kind in _ELEMENTWISE and given and given[0] != op.elements:
-        return f"it makes {output} of {operand_shapes[0]}; shapes must agree"
-    if op.kind == "concat" and sum(given) > op.elements:  # constants may fill the rest
-        return f"operands {operand_shapes} do not fit into {output}"
-    if op.kind in ("add", "mul"):
-        for shape, count in zip(operand_shapes, given, strict=True):
-            if count > op.elements or op.elements % count:
-                return f"operand {shape} does not spread over {output}"
-    return ""
+    if op.kind == "dense":
+        fits = num_inputs % math.prod(kernel[:-1]) == 0
+    else:
+        fits = op.input_shape[-1] % kernel[-2] == 0  # channels, in groups
+    if not fits or op.elements % kernel[-1]:
+        yield f"its kernel {kernel} does not fit {op.input_shape} -> {op.output_shape}"
+
+
+def _map_faults(op: Op, operands: list[Shape]) -> Iterator[str]:
+    """One value comes out for each value of the operand."""
+    if operands and math.prod(operands[0]) != op.elements:
+        yield f"it makes {op.output_shape} of {operands[0]}; shapes must agree"
+
+
+def _join_faults(op: Op, operands: list[Shape]) -> Iterator[str]:
+    """Operands stand side by side; constants may fill the rest."""
+    if sum(map(math.prod, operands)) > op.elements:
+        yield f"operands {operands} do not fit into {op.output_shape}"
+
+
+def _spread_faults(op: Op, operands: list[Shape]) -> Iterator[str]:
+    """Every operand is repeated over the output a whole number of times."""
+    for shape in operands:
+        if math.prod(shape) > op.elements or op.elements % math.prod(shape):
+            yield f"operand {shape} does not spread over {op.output_shape}"
+
+
+# How operands fit an op, by its kind; of kinds that are not here, any fit.
+_FAULTS: dict[str, Callable[[Op, list[Shape]], Iterator[str]]] = {
+    **dict.fromkeys(MATRIX_KINDS, _matrix_faults),
+    **dict.fromkeys(
+        ("norm", "activation", "softmax", "dropout", "elementwise"), _map_faults
+    ),
+    "concat": _join_faults,
+    **dict.fromkeys(("add", "mul"), _spread_faults),
+}

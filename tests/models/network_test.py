@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from codesign import models
+from codesign.models import registry
 from codesign.models.layers import Conv, Dense
 
 _SITES = {
@@ -60,7 +61,7 @@ class _PlainVgg11(nn.Module):
 def test_sites_and_output(name):
     network = _network(name)
     variables = jax.eval_shape(network.init, jax.random.key(0))
-    assert network.num_sites == _SITES[name]
+    assert network.num_sites == _SITES[name] == len(variables["batch_stats"])
     apply = functools.partial(network.apply, train=True)
     logits, _ = jax.eval_shape(
         apply, variables, _images(network), jnp.ones(network.num_sites)
@@ -234,3 +235,28 @@ def test_paper_placements():
     counts = {n: len(_network(n).paper_sites) for n in models.NETWORKS}
     published = {n: count for n, count in counts.items() if count}
     assert published == {"vgg11": 2, "vgg16": 4, "vgg19": 4, "resnet18": 12}
+
+
+def test_a_network_of_ones_own_is_created_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    @models.register("lenet", title="LeNet", num_sites=2, paper_sites=(1,))
+    class LeNet(nn.Module):
+        num_classes: int
+        num_filters: int = 6
+
+    network = models.create("lenet", image_shape=(28, 28, 1), num_filters=8)
+    assert network == models.Network(LeNet(10, 8), 2, (28, 28, 1), 10, (1,))
+    with pytest.raises(ValueError, match="`num_filters` must be at least 1, got 0"):
+        models.create("lenet", num_filters=0)
+    with pytest.raises(ValueError, match=r"no `width`.*'image_shape', 'num_filters'"):
+        models.create("lenet", width=0.5)
+
+
+def test_titles():
+    titles = {name: models.title(name) for name in ("resnet50", "gnmt", "onnx:a.onnx")}
+    assert titles == {
+        "resnet50": "ResNet-50",
+        "gnmt": "GNMT",
+        "onnx:a.onnx": "onnx:a.onnx",
+    }

@@ -58,6 +58,13 @@ def test_a_run_that_stays_at_chance_is_stopped(make_trainer):
     assert len(patient.history) == 4
 
 
+def test_phases_tell_when_the_step_is_compiled(make_trainer):
+    trainer, seen = make_trainer(epochs=1, batch_size=160), []
+    for seed in (0, 1):  # the second run finds the step compiled
+        trainer.train(_design(1), seed=seed, on_phase=seen.append)
+    assert seen == ["compiling", "training"]
+
+
 def test_one_trace_serves_placements_and_seeds(make_trainer):
     trainer = make_trainer()
     for sites in (_ALL, (2, 3), (1,)):
@@ -176,13 +183,13 @@ def test_the_chip_is_part_of_the_step(tiny_network):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"epochs": 0}, "`epochs` must be a whole number >= 1, got 0"),
-        ({"epochs": -3}, "`epochs`"),
+        ({"epochs": 0}, "`epochs` must be >= 1, got 0"),
+        ({"epochs": 2.5}, "`epochs` must be a whole number, got 2.5"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"batch_size": 10_000}, "`batch_size` .=10000. exceeds the 320 training"),
         ({"learning_rate": 0.0}, "`learning_rate` must be > 0"),
-        ({"learning_rate": float("nan")}, "`learning_rate` must be > 0"),
-        ({"momentum": 1.0}, "`momentum` must be >= 0 and < 1"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be a finite number"),
+        ({"momentum": 1.0}, "`momentum` must be < 1, got 1.0"),
         ({"optimizer": "lion"}, "`optimizer` .='lion'. must be one of"),
         ({"schedule": "linear"}, "`schedule` .='linear'. must be one of"),
         ({"stop_at_chance": 0.0}, "`stop_at_chance`"),

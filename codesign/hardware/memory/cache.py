@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     held: np.ndarray  # [N] bool, used in the cache, and not passing through
     loads: np.ndarray  # [N] bool, brought from memory before its step
     leaves: np.ndarray  # [N] STAYS, DROPPED or WRITTEN
-    leaves_for: np.ndarray  # [N] step that needs the room, or the own step at the end
+    leaves_for: np.ndarray  # [N] step whose working set evicts it; its own if last used
     streamed_in: np.ndarray  # [S] bytes passing through, read
     streamed_out: np.ndarray  # [S] bytes passing through, written
     occupancy: np.ndarray  # [S] bytes of the tensors that stay, from use to use
@@ -172,6 +172,7 @@ def plan(
 
 @compiled
 def _occupancy(trace, held, leaves, leaves_for, look_ahead):
+    """Sums the bytes of the tensors that are held at each step, [S]."""
     change = np.zeros(len(trace.first) + 1, np.int64)
     inside = np.zeros(len(trace.sizes), np.bool_)
     for a in range(len(trace.touched)):

@@ -48,10 +48,12 @@ def schedule(
     but not before the tensor's previous use is over. It is issued if it fits beside what
     is held at every step from then to i, else tried again a step later.
 
-    More of a resource can cost time. An early prefetch goes before a demand load: by a
-    hair. And what passes through a cache that is too small streams beside compute, while
-    a step that just fits waits for its loads: by up to 3 % on the networks of the paper
-    above 24 MB, by 41 % on an LSTM between 16 and 18 MB.
+    More of a resource can cost time, for two reasons. With more room a prefetch is issued
+    earlier, and a load that some step already waits for queues behind it: that costs
+    next to nothing. And a step that does not fit streams its tensors beside its compute,
+    while in a slightly larger cache it fits and first waits for its loads: that costs up
+    to 3 % on the networks of the paper above 24 MB, and 41 % on an LSTM between 16 and
+    18 MB.
     """
     num_steps, num_accesses = len(trace.first) - 1, len(trace.touched)
     start, end = np.empty(num_steps), np.empty(num_steps)
@@ -129,7 +131,10 @@ def schedule(
 
 @compiled
 def _writes_by_step(trace, plan, look_ahead):
-    """Accesses whose tensor is written when it leaves, by the step that queues it."""
+    """Returns the accesses whose tensor is written when it leaves, sorted by step.
+
+    Step s queues `writes[first[s]:first[s + 1]]`; the last entry drains after all steps.
+    """
     num_steps = len(trace.first) - 1
     due = np.full(len(trace.touched), -1, np.int64)
     count = np.zeros(num_steps + 2, np.int64)
@@ -151,9 +156,10 @@ def _writes_by_step(trace, plan, look_ahead):
 
 @compiled
 def _first_trials(trace, plan, compute_s, bandwidth, prefetch, look_ahead):
-    """When each load is first tried: lists of accesses, `due[step]` and `then[access]`.
+    """Returns which loads are first tried at each step, as linked lists of accesses.
 
-    A list is in the order of accesses, of the steps that need them; -1 ends it.
+    `due[step]` is the first access of the step's list, `then[access]` the one that
+    follows it, and -1 ends a list. Accesses stand in the order of the program.
     """
     done = np.zeros(len(compute_s) + 1)  # compute time before each step
     for step in range(len(compute_s)):

@@ -39,10 +39,10 @@ def estimate(
 
     Returns:
         `Cost` of one batch, with `period_s` for each example, and `traffic_bytes`.
-        `violation` says by what part the smallest cache that can run exceeds this one:
-        smooth, times are then those of the smallest; exact, it is refused. `breakdown`
-        has `op_s` and `op_bytes`, forward and backward together. The surrogate shares a
-        segment's time and traffic out among its steps in fixed parts; the simulator's
+        `violation` is 0.5 where the smallest cache that can run is 1.5 times this one.
+        Smooth, times are then those of the smallest; exact, it is refused. `breakdown`
+        has `op_s` and `op_bytes`, forward and backward together. The surrogate gives
+        each step a fixed fraction of its segment's time and traffic; the simulator's
         `op_s` leaves out the writes that drain after the last step.
 
     Raises:

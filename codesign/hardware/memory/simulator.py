@@ -36,11 +36,6 @@ class Iteration:
         return np.diff(self.schedule.end, prepend=0.0)[self.start :]
 
     @functools.cached_property
-    def stall_s(self) -> np.ndarray:
-        """[S] part of a step's time in which nothing is computed."""
-        return self.step_s - self.compute_s[self.start :]
-
-    @functools.cached_property
     def traffic_in(self) -> np.ndarray:
         """[S] bytes loaded for each step, int64."""
         return self._by_step(self.plan.loads) + self.plan.streamed_in[self.start :]
@@ -80,17 +75,17 @@ class Iteration:
 
     @property
     def active_time(self) -> float:
-        """Part of the time in which the channel is busy, eq. 4.2."""
+        """Fraction of the time in which the channel is busy, eq. 4.2."""
         return self.average_bandwidth / float(self.spec.bandwidth_bytes_per_s)
 
     @property
     def utilisation(self) -> float:
-        """Part of the peak throughput that is used, eq. 4.3."""
+        """Fraction of the peak throughput that is used, eq. 4.3."""
         return float(self.compute_s[self.start :].sum()) / self.total_s
 
     @property
     def type_ii_time_share(self) -> float:
-        """Part of the time that point-wise steps take, stalls included."""
+        """Fraction of the time that point-wise steps take, waiting for loads included."""
         is_type_ii = self.program.is_type_ii[self.start :]
         return float(self.step_s[is_type_ii].sum()) / self.total_s
 

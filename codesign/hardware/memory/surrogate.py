@@ -2,13 +2,15 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from codesign.hardware.memory import cache, simulator
+from codesign.hardware.memory import cache, simulator, smooth_table
 from codesign.hardware.memory.grid import sweep
 from codesign.hardware.memory.spec import MemorySpec
 from codesign.numerics.relax import Relax
@@ -29,20 +31,52 @@ _STEPS_PER_SEGMENT = 4  # fitted: the least error of VGG-11 and ResNet-18 at 32 
 class MemorySurrogate:
     """One network's iteration behind any cache, as tables; built by `calibrate`.
 
-    `[N]` runs over batch sizes, `[C]` over capacities, from the smallest that can run to
-    one that holds everything, equally far apart in their logarithms; `[K]` over segments
-    of consecutive steps, `[S]` over steps.
+    `[N]` runs over batch sizes, `[C]` over the capacities of a `TrafficTable`, `[S]` over
+    the steps of the iteration, `[K]` over segments, which are runs of consecutive steps.
     """
 
     batch_sizes: Array  # [N]
     operations: Array  # [K] of each segment, for one example
     moved: Array  # [N, C, K] bytes to and from memory
-    exposed: Array  # [N, C, K] part of them that compute waits for
+    exposed: Array  # [N, C, K] those of them that compute waits for
     smallest_bytes: Array  # [] capacity below which nothing runs
     full_bytes: Array  # [N] capacity that holds everything
-    step_share: Array  # [S] part of its segment's time and traffic
+    step_share: Array  # [S] fraction of its segment's time and traffic
     step_segment: tuple[int, ...] = struct.field(pytree_node=False)  # [S]
     step_op: tuple[int, ...] = struct.field(pytree_node=False)  # [S]
+
+
+class TrafficTable(NamedTuple):
+    """Traffic of each segment at one batch size, in rows for C capacities of the cache.
+
+    The first row is of the smallest capacity that can run, the last of one that holds
+    everything. From row to row capacities grow by the same factor.
+    """
+
+    full_bytes: Array  # [] capacity of the last row
+    moved: Array  # [C, K] bytes to and from memory
+    exposed: Array  # [C, K] those of them that compute waits for
+
+    def at_capacity(
+        self, capacity_bytes: Scalar, smallest_bytes: Scalar, temperature: Scalar
+    ) -> tuple[Array, Array]:
+        """Reads the bytes moved [K] and exposed [K] between two rows.
+
+        Args:
+            capacity_bytes: [] of the cache; outside the table, its first or last row.
+            smallest_bytes: [] capacity of the first row.
+            temperature: [] T, in (0, 1]; see `smooth_table.ramps`.
+        """
+        chex.assert_rank(self, (0, 2, 2))
+        chex.assert_equal_shape((self.moved, self.exposed))
+        # Bytes below 1 have no finite logarithm to differentiate.
+        growth = jnp.log(jnp.maximum(capacity_bytes, 1.0) / smallest_bytes)
+        place = growth / jnp.log(self.full_bytes / smallest_bytes)  # 0 to 1
+        last = len(self.moved) - 1
+        rows = jnp.arange(last + 1, dtype=jnp.float32)
+        weights = smooth_table.ramps(place * last, rows, temperature)  # [C - 1]
+        moved = smooth_table.read(self.moved, weights)
+        return moved, smooth_table.read(self.exposed, weights)
 
 
 def calibrate(
@@ -55,15 +89,22 @@ def calibrate(
 ) -> MemorySurrogate:
     """Fits a surrogate to exact plans and exact times; runs on the host.
 
-    The steps are cut where the sum of two shares, of all operations and of the traffic
-    of the smallest cache, has grown by equal parts. A small program has fewer segments,
-    so that on average four steps share one: transfers overlap with the compute of steps
-    around theirs, and single steps overrate VGG-11 by up to 13 %.
-    `moved` is the exact traffic of `num_plans` capacities a batch size. `exposed` is
-    fitted: of each plan's traffic one part, the same for all segments, such that the
-    total times of six machines (`_BALANCES`) are met with the least squared relative
-    error. Both are made monotone: traffic by its running minimum from the smallest
-    capacity, exposed bytes by their running maximum from the largest.
+    Steps are joined to segments of equal weight. The weight of a step is its fraction of
+    all operations plus its fraction of the traffic behind the smallest cache. Transfers
+    overlap with the compute of steps around theirs: one step a segment overrates VGG-11
+    by up to 13 %, so a segment has four steps or more on average.
+
+    `moved` is the exact traffic at each capacity and batch size. `exposed` is fitted: it
+    is one fraction of `moved`, the same for all segments of a capacity, with which the
+    total times of six machines (`_BALANCES`) come out with the least squared relative
+    error. Both are made monotone, so that a larger cache never moves or exposes more.
+
+    Args:
+        program: `workload.training_iteration(ops)`.
+        batch_sizes: N sizes to calibrate, growing.
+        num_segments: K; a small program has fewer.
+        num_plans: C, capacities a batch size.
+        value_bits: Of a stored value, a multiple of 8.
 
     Raises:
         ValueError: For fewer than one segment or two plans, batch sizes that do not
@@ -117,21 +158,25 @@ def time_s(
     batch_size: Scalar | None = None,
     relax: Relax,
 ) -> Array:
-    """Seconds of one iteration, smooth in every argument.
+    """Returns the seconds of one iteration, smooth in every argument.
 
-        t = sum over segments of max_T(c + exposed / bandwidth, moved / bandwidth)   (1)
+        t = sum over segments of longer(c + exposed / bandwidth, moved / bandwidth)  (1)
         c = operations x batch / throughput
 
-    A segment's compute waits for its exposed bytes, and the channel moves all its bytes;
-    max_T takes the longer, rounded (`_longer`). `moved` and `exposed` are sums of steps
-    in the logarithm of the capacity, one between any two calibrated ones, each a ramp
-    with corners rounded by the part T. Over batch sizes their running maxima are summed
-    by ramps in the batch size. As T goes to 0, (1) tends to its own exact form, tables
-    that are linear piece by piece and the longer of two times, and not to the simulator.
+    A segment lasts until its compute and its transfers are both done. The compute waits
+    for the exposed bytes; the channel moves all bytes. `_longer` is the maximum of the
+    two, rounded where they are equal.
+
+    Both kinds of bytes are read from tables, between whose entries they are linear: in
+    the logarithm of the capacity, and in the batch size. A segment that moves 8 MB
+    behind a cache of 1 MB and 4 MB behind one of 4 MB moves 6 MB behind 2 MB. At the
+    entries themselves the corners are rounded (`smooth_table`). As the temperature T
+    goes to 0, (1) tends to these tables with sharp corners and to the maximum. It does
+    not tend to the simulator.
 
     More of a resource, or a smaller batch, never costs time. The simulator can disagree:
-    what passes through a cache that is too small overlaps with compute, what a slightly
-    larger cache loads does not. There the surrogate takes the longer time.
+    bytes that stream through a cache that is too small overlap with compute, bytes that
+    a slightly larger cache loads do not. There the surrogate takes the longer time.
 
     Args:
         surrogate: From `calibrate`.
@@ -151,99 +196,60 @@ def time_s(
         raise ValueError("`batch_size` must be given: several are calibrated.")
     if batch_size is None:
         batch_size = surrogate.batch_sizes[0]
-    return jnp.sum(
-        segments(
-            surrogate,
-            capacity_bytes,
-            bandwidth_bytes_per_s,
-            throughput_ops_per_s,
-            batch_size,
-            relax,
-        )[1]
-    )
+    resources = (capacity_bytes, bandwidth_bytes_per_s, throughput_ops_per_s)
+    return jnp.sum(segments(surrogate, *resources, batch_size, relax)[1])
 
 
-def segments(surrogate, capacity, bandwidth, throughput, batch_size, relax):
-    """[K] bytes moved, and [K] seconds."""
-    moved, exposed = jax.vmap(_at_capacity, in_axes=(None, 0, 0, 0, None, None))(
-        capacity,
-        surrogate.full_bytes,
-        surrogate.moved,
-        surrogate.exposed,
-        surrogate.smallest_bytes,
-        relax.temperature,
-    )  # [N, K]
-    weights = _ramps(batch_size, surrogate.batch_sizes, relax.temperature)  # [N - 1]
+def segments(
+    surrogate: MemorySurrogate,
+    capacity_bytes: Scalar,
+    bandwidth_bytes_per_s: Scalar,
+    throughput_ops_per_s: Scalar,
+    batch_size: Scalar,
+    relax: Relax,
+) -> tuple[Array, Array]:
+    """Returns the bytes moved [K] and the seconds [K] of each segment; see `time_s`."""
+
+    def at_capacity(table: TrafficTable) -> tuple[Array, Array]:
+        smallest = surrogate.smallest_bytes
+        return table.at_capacity(capacity_bytes, smallest, relax.temperature)
+
+    table = TrafficTable(surrogate.full_bytes, surrogate.moved, surrogate.exposed)
+    moved, exposed = jax.vmap(at_capacity)(table)  # [N, K]
+    weights = smooth_table.ramps(batch_size, surrogate.batch_sizes, relax.temperature)
 
     def at_batch_size(table):  # [N, K]
         if len(table) == 1:
             return table[0]
-        table = jax.lax.cummax(table)  # knots of two batch sizes are not the same
-        return table[0] + weights @ jnp.diff(table, axis=0)
+        # Two batch sizes have other capacities as entries, so that between these the
+        # larger batch could move less.
+        return smooth_table.read(jax.lax.cummax(table), weights)
 
-    # Above all that was calibrated, maps outweigh weights, and traffic their batch.
+    # Above all that was calibrated, maps outweigh weights, and traffic grows as they do.
     beyond = jnp.maximum(batch_size / surrogate.batch_sizes[-1], 1.0)
     moved, exposed = at_batch_size(moved) * beyond, at_batch_size(exposed) * beyond
-    compute_s = surrogate.operations * (batch_size / throughput)
-    s_per_byte = 1 / bandwidth
+    compute_s = surrogate.operations * (batch_size / throughput_ops_per_s)
+    chex.assert_equal_shape((compute_s, moved, exposed))
+    s_per_byte = 1 / bandwidth_bytes_per_s
     work_s, channel_s = compute_s + exposed * s_per_byte, moved * s_per_byte
     return moved, _longer(work_s, channel_s, relax.temperature)
 
 
-def _at_capacity(capacity, full, moved, exposed, smallest, temperature):
-    """Two [K] from two tables [C, K]."""
-    # Bytes below 1 have no finite logarithm to differentiate.
-    place = jnp.log(jnp.maximum(capacity, 1.0) / smallest) / jnp.log(full / smallest)
-    last = len(moved) - 1
-    knots = jnp.arange(last + 1, dtype=jnp.float32)
-    ramps = _ramps(place * last, knots, temperature)  # [C - 1]
-    return (
-        moved[0] + ramps @ jnp.diff(moved, axis=0),
-        exposed[0] + ramps @ jnp.diff(exposed, axis=0),
-    )
+def _longer(a: Array, b: Array, temperature: Scalar) -> Array:
+    """Returns the longer of two times [K]: their sum at T = 1, their maximum as T -> 0.
 
-
-def _longer(a, b, temperature):
-    """Of two times the longer, rounded: their sum at T = 1, their maximum as T goes to 0.
-
-    (a + b + sqrt((a - b)^2 + 4 T^2 a b)) / 2 is homogeneous and grows with a and with b,
-    as the p-norm of `Relax.max`, which takes 5 times as long: a power is a log and exp.
+    (a + b + sqrt((a - b)^2 + 4 T^2 a b)) / 2 grows with a and with b, and doubles when
+    both double, as the p-norm of `Relax.max` does. That takes 5 times as long, since a
+    power is a logarithm and an exponential.
     """
     # Both are 0 where a segment only renames; no time squares to as little as 1e-36.
     squared = (a - b) ** 2 + 4 * temperature**2 * a * b + 1e-36
     return (a + b + jnp.sqrt(squared)) / 2
 
 
-def _ramps(x, knots, temperature):
-    """[n - 1] part of the way from each knot to the next that lies behind `x`.
-
-    0 before and 1 behind, with corners rounded by parabolas as wide as the part T of the
-    shorter gap beside a knot, so that none overlap and the ramps keep their order.
-    """
-    gaps = jnp.diff(knots)
-    before = jnp.minimum(gaps, jnp.concatenate([gaps[:1], gaps[:-1]])) / gaps
-    behind = jnp.minimum(gaps, jnp.concatenate([gaps[1:], gaps[-1:]])) / gaps
-    way = jnp.clip((x - knots[:-1]) / gaps, -1.0, 2.0)
-    return _corner(way, before * temperature) - _corner(way - 1, behind * temperature)
-
-
-@jax.custom_jvp
-def _corner(x, width):
-    """max(x, 0), a parabola over `width` around 0."""
-    inside = jnp.clip(x / width + 0.5, 0.0, 1.0)
-    return width / 2 * inside**2 + jnp.maximum(x - width / 2, 0.0)
-
-
-@_corner.defjvp
-def _corner_jvp(primals, tangents):
-    (x, width), (dx, dwidth) = primals, tangents
-    inside = jnp.clip(x / width + 0.5, 0.0, 1.0)  # autodiff takes 3 times as long
-    tangent = inside * dx + inside * (1 - inside) / 2 * dwidth
-    return _corner(x, width), tangent
-
-
 @functools.lru_cache(maxsize=64)
 def expanded(graph: Graph) -> Program:
+    """Returns the training iteration of a forward graph, kept for the next call."""
     with jax.ensure_compile_time_eval():  # the caller may be tracing
         workload = build(
             graph.ops,
@@ -258,6 +264,7 @@ def expanded(graph: Graph) -> Program:
 def calibrated(
     graph: Graph, batch_sizes: tuple[int, ...] = BATCH_SIZES, value_bits: int = 32
 ) -> MemorySurrogate:
+    """Returns the surrogate of a forward graph, kept for the next call."""
     with jax.ensure_compile_time_eval():
         return calibrate(
             expanded(graph), batch_sizes=batch_sizes, value_bits=value_bits
@@ -272,7 +279,7 @@ def _full_bytes(program: Program, batch_size: int, value_bits: int) -> int:
 
 
 def _shares(program, capacity, batch_size, value_bits) -> np.ndarray:
-    """[S] of each step, its part of the operations plus its part of the traffic."""
+    """[S] of each step, its fraction of the operations plus that of the traffic."""
     plan = sweep(
         [_machine(1.0, value_bits)],
         program,
@@ -286,7 +293,7 @@ def _shares(program, capacity, batch_size, value_bits) -> np.ndarray:
 
 
 def _tables(program, segment, capacities, batch_size, value_bits):
-    """[C, K] bytes moved, and [C, K] bytes exposed, both monotone."""
+    """Returns bytes moved [C, K] and exposed [C, K], neither growing with capacity."""
     exact = sweep(
         [_machine(balance, value_bits) for balance in _BALANCES],
         program,
@@ -297,14 +304,14 @@ def _tables(program, segment, capacities, batch_size, value_bits):
     moved = (exact.traffic_in + exact.traffic_out).astype(float)  # [C, K]
     operations = np.bincount(segment, program.operations) * batch_size
     compute = (operations / np.array(_BALANCES)[:, None])[:, None]  # [M, 1, K]
-    parts = np.linspace(0, 1, 41)
+    fractions = np.linspace(0, 1, 41)
     errors = [
-        np.log(np.maximum(compute + part * moved, moved).sum(-1) / exact.total_s)
-        for part in parts
+        np.log(np.maximum(compute + fraction * moved, moved).sum(-1) / exact.total_s)
+        for fraction in fractions
     ]  # of [M, C]
-    part = parts[np.sum(np.square(errors), axis=1).argmin(0)]  # [C]
+    fraction = fractions[np.sum(np.square(errors), axis=1).argmin(0)]  # [C]
     moved = np.minimum.accumulate(moved)
-    exposed = np.maximum.accumulate((part[:, None] * moved)[::-1])[::-1]
+    exposed = np.maximum.accumulate((fraction[:, None] * moved)[::-1])[::-1]
     return moved, exposed
 
 

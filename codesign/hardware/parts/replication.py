@@ -1,5 +1,6 @@
 """Integer copies of parallel workers that shorten the slowest stage the most."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -12,13 +13,19 @@ _NUM_BISECTIONS = 60  # in log space: from 1e9 apart to one float32 ulp, with ro
 def slowest_share(
     work: Array, unit_cost: Array, budget: Scalar, *, relax: Relax = EXACT
 ) -> Array:
-    """Least share n such that ceil(work / n) workers of each stage fit the budget.
+    """Least share n of work a worker such that all workers fit the budget.
 
-    Solves min n subject to  sum_l unit_cost_l ceil(work_l / n) <= budget.  Left of the
-    solution some stage would need one worker more than there is room for, so n is also
-    min over integers r_l of max_l work_l / r_l: the sum never grows with n, hence
-    bisection. With a smooth ceil, one Newton step from the root carries the gradient
-    (implicit function theorem).
+    If no worker does more than n, stage l needs ceil(work_l / n) workers. So n solves
+
+        min n  subject to  sum_l unit_cost_l ceil(work_l / n) <= budget.
+
+    For example, stages of work 8 and 4 with a budget of 3 workers of cost 1: n = 4 needs
+    2 + 1 workers; any smaller n needs a third for the first stage. This n is also the
+    time of the slowest stage under the best choice of integer numbers of workers r_l,
+    min over r of max_l work_l / r_l.
+
+    The cost never grows with n, so bisection finds it. With a smooth ceil, one Newton
+    step from the root carries the gradient (implicit function theorem).
 
     Args:
         work: [L] non-negative work of each stage, in any unit.
@@ -28,6 +35,8 @@ def slowest_share(
     Returns:
         [] n, in the unit of `work`.
     """
+    chex.assert_rank(work, 1)
+    chex.assert_equal_shape((work, unit_cost))
     largest = jnp.maximum(jnp.max(work), 1e-30)
 
     def excess(n, work, unit_cost, budget):

@@ -315,14 +315,11 @@ def test_tables_hold_the_traffic_of_calibrated_capacities(vgg):
     ("name", "settings", "batch_size", "capacities"),
     [
         ("resnet18", {}, 32, tuple(range(12, 136, 2))),
-        pytest.param(
+        (
             "resnet50",
             dict(image_shape=(224, 224, 3), num_classes=1000),
             32,
             memory_validation.CAPACITIES_MB,
-            marks=pytest.mark.skipif(
-                "resnet50" not in models.NETWORKS, reason="no ResNet-50"
-            ),
         ),
     ],
 )
