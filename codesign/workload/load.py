@@ -7,16 +7,6 @@ from typing import Any
 from codesign import models, workload
 from codesign.workload import Workload
 
-LABELS = {
-    "resnet50": "ResNet-50",
-    "mobilenetv2": "MobileNetV2",
-    "gnmt": "GNMT",
-    "transformer": "Transformer",
-    "resnet18": "ResNet-18",
-    "vgg11": "VGG-11",
-    "vgg16": "VGG-16",
-    "vgg19": "VGG-19",
-}
 IMAGE_SIZE = 224
 _NUM_CLASSES = 1000  # of ImageNet
 
@@ -83,8 +73,9 @@ def label(name: str) -> str:
     """As a figure calls it."""
     importer, _, rest = name.partition(":")
     if importer == "keras":
-        return f"{LABELS.get(rest.lower(), rest)} (Keras)"
-    return pathlib.Path(rest).stem if rest else LABELS.get(name, name)
+        known = models.title(rest.lower())
+        return f"{rest if known == rest.lower() else known} (Keras)"
+    return pathlib.Path(rest).stem if rest else models.title(name)
 
 
 def digest(name: str) -> str:

@@ -27,7 +27,7 @@ from codesign.studies.memory.paper_networks import (
     RESNET,
     TRANSFORMER,
 )
-from codesign.workload.load import LABELS
+from codesign.workload.load import label
 
 _EVERY = (RESNET, MOBILENET, GNMT, TRANSFORMER)
 _HEAVY = (RESNET, TRANSFORMER)  # that the paper calls compute-bound
@@ -107,7 +107,7 @@ def _observation(claim: str, rule: str) -> Callable[[Check], Check]:
 
 
 def _get(found: Found, *families: str) -> Found:
-    missing = [LABELS[family] for family in families if family not in found]
+    missing = [label(family) for family in families if family not in found]
     if missing:
         raise NotRun(f"needs {' and '.join(missing)} at the paper's batch")
     return {family: found[family] for family in families}
@@ -125,7 +125,7 @@ def _list(values: dict[str, float], form: str) -> str:
 
 
 def _join(texts: dict[str, str]) -> str:
-    return ", ".join(f"{LABELS[name]} {text}" for name, text in texts.items())
+    return ", ".join(f"{label(name)} {text}" for name, text in texts.items())
 
 
 @_observation(
