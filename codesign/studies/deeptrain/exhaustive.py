@@ -89,7 +89,11 @@ def measure(
     job.update(0, format_mask(mask), seed=seed)
     health = trainer.gradient_health(mask, seed)
     design = Design(bn_mask=jnp.asarray(mask, jnp.float32), chip=None)
-    result = trainer.train(design, seed=seed)
+    result = trainer.train(
+        design,
+        seed=seed,
+        on_phase=lambda phase: job.update(0, format_mask(mask), seed=seed, state=phase),
+    )
     accuracy = format_percent(result.validation_accuracy)
     job.update(1, format_mask(mask), seed=seed, accuracy=accuracy)
     return TrainedPlacement(

@@ -78,13 +78,18 @@ class Runs:
                 best=best and format_percent(best),
             )
 
-        self._job.update(first, format_mask(x), epoch=f"0/{epochs}")
+        def on_phase(phase: str = "") -> None:
+            state = phase if phase == "compiling" else None
+            self._job.update(first, format_mask(x), epoch=f"0/{epochs}", state=state)
+
+        on_phase()
         result = prepared.trainer.train(
             Design(bn_mask=jnp.asarray(x, jnp.float32), chip=prepared.spec),
             seed=seed,
             store=self._store(x, seed),
             checkpoint_every_s=config.checkpoint_every_s,
             on_epoch=on_epoch,
+            on_phase=on_phase,
         )
         self._num_done += 1
         return result
