@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 from jax.extend import core
 
-Jaxpr = core.Jaxpr
 _T = TypeVar("_T")
 _UNREAD = (AttributeError, KeyError, TypeError, ValueError)
 
@@ -121,7 +120,7 @@ def inner_jaxprs(eqn: Any) -> list[Any]:
 
 
 @_expects("`eqns`, `invars` and `constvars`")
-def opened(jaxpr: Any) -> Jaxpr:
+def opened(jaxpr: Any) -> core.Jaxpr:
     """A jaxpr without the constants that a closed one holds (since 0.11, itself)."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     _ = inner.eqns, inner.invars, inner.constvars

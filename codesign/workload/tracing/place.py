@@ -14,7 +14,11 @@ _LIBRARIES = tuple(
     os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax)
 )
 _JAX = _LIBRARIES[0]
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_INSTALLED = (
+    f"{os.sep}site-packages{os.sep}",
+    f"{os.sep}dist-packages{os.sep}",
+    os.path.dirname(os.__file__) + os.sep,  # Python's own: JAX calls through contextlib
+)
 _WRAPPER = re.compile(r"[\w.]+\(")  # jvp( transpose( vmap( of a transformed scope
 
 
@@ -42,8 +46,8 @@ _MARKS = ("checkpoint", "rematted_computation")
 def source_line(eqn: Any) -> tuple[str, Hashable]:
     """`file.py:line` of the user's code, and the call that an equation belongs to.
 
-    The line is that of the innermost frame outside installed packages. The call is the
-    innermost `__call__` up to there, told apart by its callers: a layer of a library,
+    The line is that of the innermost frame outside Python and its packages. The call is
+    the innermost `__call__` up to there, told apart by its callers: a layer of a library,
     whatever functions of its own it uses.
     """
     frames = [f for f in equations.frames(eqn) if not f.file_name.startswith(_JAX)]
