@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -164,7 +165,8 @@ def _solve_sdp(
     size = max(np.abs(a).max(), np.abs(b).max())
     exponent = np.frexp(size)[1]  # a power of two scales without rounding
     with cpu.float64_on_cpu():
-        bound, optima = sdp.relax(np.ldexp(a, -exponent), np.ldexp(b, -exponent))
+        scaled = (jnp.asarray(np.ldexp(each, -exponent)) for each in (a, b))
+        bound, optima = sdp.relax(*scaled)
     x = _best_allowed(a, b, np.asarray(optima).astype(np.int8), exclude)
     return x, float(np.ldexp(bound, exponent))
 
