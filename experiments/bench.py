@@ -208,7 +208,7 @@ def _optuna_ask_s(num_variables: int, num_observations: int) -> float | None:
     times = []
     for _ in range(num_observations + 6):
         start = time.process_time()
-        x = peer.ask()
+        x = peer.ask()[0]
         times.append(time.process_time() - start)
         peer.tell(x, problem.value(x))
     return statistics.median(times[num_observations + 1 :])
