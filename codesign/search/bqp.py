@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -90,75 +91,22 @@ def solve(
             f"`quadratic` must be [C, C] with C = {b.size}, the length of `linear`, got "
             f"shape {a.shape}."
         )
-    return _solve(a[None, :, :], b[None, :], method, exclude)[0]
-
-
-def solve_many(
-    quadratics: ArrayLike,
-    linears: ArrayLike,
-    method: str = "auto",
-    *,
-    exclude: ArrayLike | None = None,
-) -> list[BqpResult]:
-    """Minimises each of S programmes; every result is what `solve` returns, bit for bit.
-
-    "sdp" has one compiled program per C, whatever S. It is run S times: solvers that
-    stop when they are done, vectorised, all take as long as the slowest together.
-
-    Args:
-        quadratics: A, `[S, C, C]`, such as those of S posterior draws.
-        linears: b, `[S, C]`.
-        method: As for `solve`.
-        exclude: `[K, C]` points that none may return, or None. Two results may be equal.
-
-    Returns:
-        S results.
-
-    Raises:
-        ValueError: As for `solve`.
-    """
-    b = np.asarray(linears, np.float64)
-    if b.ndim != 2 or b.shape[1] == 0:
-        raise ValueError(f"`linears` must be [S, C] with C > 0, got shape {b.shape}.")
-    a = np.asarray(quadratics, np.float64)
-    if a.shape != (*b.shape, b.shape[1]):
-        raise ValueError(
-            f"`quadratics` must be [S, C, C] with S, C = {b.shape}, the shape of "
-            f"`linears`, got shape {a.shape}."
-        )
-    return _solve(a, b, method, exclude, plural="s")
-
-
-def _solve(
-    a: np.ndarray,
-    b: np.ndarray,
-    method: str,
-    exclude: ArrayLike | None,
-    plural: str = "",
-) -> list[BqpResult]:
-    """Solves programmes of `[S, C, C]` and `[S, C]`."""
     for name, array in (("quadratic", a), ("linear", b)):
         if not np.all(np.isfinite(array)):
             raise ValueError(
-                f"`{name}{plural}` must be finite, got {array[~np.isfinite(array)][0]}; "
-                "mend the model that produced it."
+                f"`{name}` must be finite, got {array[~np.isfinite(array)][0]}; mend the "
+                "model that produced it."
             )
-    num_variables = b.shape[1]
     if method == "auto":
-        method = "exact" if num_variables <= MAX_EXACT_VARIABLES else "sdp"
+        method = "exact" if b.size <= MAX_EXACT_VARIABLES else "sdp"
     if method not in _METHODS:
         raise ValueError(
             f"`method` must be 'auto' or one of {sorted(_METHODS)}, got {method!r}."
         )
-    forbidden = _checked_points(exclude, num_variables)
-    results = []
-    for (x, bound), a_s, b_s in zip(
-        _METHODS[method](a, b, forbidden), a, b, strict=True
-    ):
-        value = float(x @ a_s @ x + b_s @ x)
-        bound = value if bound is None else min(bound, value)
-        results.append(BqpResult(x.astype(np.int8), value, bound, method))
-    return results
+    x, bound = _METHODS[method](a, b, _checked_points(exclude, b.size))
+    value = float(x @ a @ x + b @ x)
+    bound = value if bound is None else min(bound, value)
+    return BqpResult(x.astype(np.int8), value, bound, method)
 
 
 def _checked_points(exclude: ArrayLike | None, num_variables: int) -> np.ndarray:
@@ -183,22 +131,15 @@ def _none_left(num_variables: int) -> ValueError:
 
 def _solve_exact(
     a: np.ndarray, b: np.ndarray, exclude: np.ndarray
-) -> list[tuple[np.ndarray, None]]:
-    """The minimisers `[C]` as float64, by enumeration."""
-    num_variables = b.shape[1]
+) -> tuple[np.ndarray, None]:
+    """The minimiser `[C]` as float64, by enumeration."""
+    num_variables = b.size
     if num_variables > MAX_EXACT_VARIABLES:
         raise ValueError(
             f"`linear` has C = {num_variables} variables and the exact method takes at "
             f'most {MAX_EXACT_VARIABLES}; take `method="sdp"`, which bounds how far its '
             "point is from the minimum."
         )
-    return [
-        (_enumerate(a_s, b_s, exclude), None) for a_s, b_s in zip(a, b, strict=True)
-    ]
-
-
-def _enumerate(a: np.ndarray, b: np.ndarray, exclude: np.ndarray) -> np.ndarray:
-    num_variables = b.size
     half = num_variables // 2
     u = points.all_points(half).astype(np.float64)
     v = points.all_points(num_variables - half).astype(np.float64)
@@ -214,26 +155,20 @@ def _enumerate(a: np.ndarray, b: np.ndarray, exclude: np.ndarray) -> np.ndarray:
     index = int(np.argmin(values))
     if np.isinf(values[index]):
         raise _none_left(num_variables)
-    return ((index & weights) > 0).astype(np.float64)
+    return ((index & weights) > 0).astype(np.float64), None
 
 
 def _solve_sdp(
     a: np.ndarray, b: np.ndarray, exclude: np.ndarray
-) -> list[tuple[np.ndarray, float]]:
-    """Points `[C]` as float64 and lower bounds, by the semidefinite relaxation."""
-    size = np.maximum(np.abs(a).max(axis=(1, 2)), np.abs(b).max(axis=1))
-    exponent = np.frexp(size)[1]  # [S]; a power of two scales without rounding
-    scaled_a = np.ldexp(a, -exponent[:, None, None])
-    scaled_b = np.ldexp(b, -exponent[:, None])
+) -> tuple[np.ndarray, float]:
+    """A point `[C]` as float64 and a lower bound, by the semidefinite relaxation."""
+    size = max(np.abs(a).max(), np.abs(b).max())
+    exponent = np.frexp(size)[1]  # a power of two scales without rounding
     with cpu.float64_on_cpu():
-        relaxed = [sdp.relax(*pair) for pair in zip(scaled_a, scaled_b, strict=True)]
-    return [
-        (
-            _best_allowed(a[s], b[s], np.asarray(optima).astype(np.int8), exclude),
-            float(np.ldexp(bound, exponent[s])),
-        )
-        for s, (bound, optima) in enumerate(relaxed)
-    ]
+        scaled = (jnp.asarray(np.ldexp(each, -exponent)) for each in (a, b))
+        bound, optima = sdp.relax(*scaled)
+    x = _best_allowed(a, b, np.asarray(optima).astype(np.int8), exclude)
+    return x, float(np.ldexp(bound, exponent))
 
 
 def _best_allowed(
@@ -284,7 +219,7 @@ def _by_value(a: np.ndarray, b: np.ndarray, candidates: np.ndarray) -> np.ndarra
     return candidates[np.lexsort((*keys, values))]
 
 
-_Method = Callable[
-    [np.ndarray, np.ndarray, np.ndarray], Sequence[tuple[np.ndarray, float | None]]
-]
-_METHODS: dict[str, _Method] = {"exact": _solve_exact, "sdp": _solve_sdp}
+_METHODS: dict[
+    str,
+    Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, float | None]],
+] = {"exact": _solve_exact, "sdp": _solve_sdp}

@@ -113,81 +113,16 @@ def sample_posterior(
         ValueError: If there are no observations, shapes disagree, x is not binary, y is
             not finite, a count is not positive or the sampler is unknown.
     """
+    counts = {
+        "num_chains": num_chains,
+        "num_warmup": num_warmup,
+        "num_samples": num_samples,
+    }
     x, y = _checked_data(x, y)
-    if sampler not in _SAMPLERS:
-        raise ValueError(
-            f"`sampler` must be one of {sorted(_SAMPLERS)}, got {sampler!r}."
-        )
-    for name, count, least in (
-        ("num_chains", num_chains, 1),
-        ("num_warmup", num_warmup, 0),
-        ("num_samples", num_samples, 1),
-    ):
-        if count < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise ValueError(
-            f"`key` must be a typed random key, got an array of {key.dtype}; make it "
-            "with `jax.random.key(seed)`."
-        )
-    if key.shape not in ((), (num_chains,)):
-        raise ValueError(
-            f"`key` must be one key or one for each of {num_chains} chains, got shape "
-            f"{key.shape}."
-        )
-    num_variables = x.shape[1]
-    phi = features_lib.second_order_features(x)  # [N, P]
-    phi_mean = phi.mean(axis=0)
-    phi -= phi_mean
-    y_mean, y_sd, standardised = _standardise(y)
-    num_rows = bucket(len(y))
-    padded_phi = np.zeros((num_rows, phi.shape[1]))
-    padded_y, observed = np.zeros(num_rows), np.zeros(num_rows, bool)
-    padded_phi[: len(y)], padded_y[: len(y)], observed[: len(y)] = (
-        phi,
-        standardised,
-        True,
-    )
-    with cpu.float64_on_cpu() as device:
-        key = jax.device_put(key, device)
-        if num_chains == 1:
-            key = key.reshape(())
-        elif key.ndim == 0:
-            key = jax.random.split(key, num_chains)
-        draws = _SAMPLERS[sampler](
-            key,
-            tuple(np.split(padded_phi, [num_variables], axis=1)),
-            padded_y,
-            observed,
-            num_chains=num_chains,
-            num_warmup=num_warmup,
-            num_samples=num_samples,
-        )
-        sizes = (num_variables, phi.shape[1] - num_variables)
-        draws["prior_sd"] = horseshoe.prior_sd(
-            draws["global_scale"], draws["local_scale"], sizes
-        )
-        draws = jax.tree.map(np.asarray, draws)
-    num_divergent = draws.get("num_divergent")
-    scale = y_sd if y_sd > 0 else 1.0
-    coefficients = scale * draws["coefficients"]  # [S, P]
-    linear, pairwise = features_lib.split_coefficients(coefficients, num_variables)
-    spread = np.sum(phi**2, axis=0)  # [P]
-    kept = 1 - 1 / (1 + spread * draws["prior_sd"] ** 2)  # [S, P]
-    inclusion = features_lib.split_coefficients(kept.mean(axis=0), num_variables)
-    return Posterior(
-        intercept=y_mean + scale * draws["intercept"] - coefficients @ phi_mean,
-        linear=linear,
-        pairwise=pairwise,
-        noise_sd=scale * np.sqrt(draws["noise_variance"]),
-        global_scale=draws["global_scale"],
-        linear_inclusion=inclusion[0],
-        pairwise_inclusion=inclusion[1],
-        y_sd=y_sd,
-        num_chains=num_chains,
-        sampler=sampler,
-        num_divergent=None if num_divergent is None else int(num_divergent),
-    )
+    _check_settings(key, sampler, counts)
+    scaled = _scale(x, y)
+    draws = _draw(key, _padded(scaled), sampler, counts)
+    return _in_units_of_y(draws, scaled, num_chains=num_chains, sampler=sampler)
 
 
 def bucket(num_observations: int) -> int:
@@ -215,6 +150,50 @@ def _checked_data(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def _check_settings(key: Array, sampler: str, counts: dict[str, int]) -> None:
+    if sampler not in _SAMPLERS:
+        raise ValueError(
+            f"`sampler` must be one of {sorted(_SAMPLERS)}, got {sampler!r}."
+        )
+    for name, count in counts.items():
+        least = 0 if name == "num_warmup" else 1
+        if count < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {count}.")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"`key` must be a typed random key, got an array of {key.dtype}; make it "
+            "with `jax.random.key(seed)`."
+        )
+    if key.shape not in ((), (counts["num_chains"],)):
+        raise ValueError(
+            f"`key` must be one key or one for each of {counts['num_chains']} chains, "
+            f"got shape {key.shape}."
+        )
+
+
+_Data = tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]  # as the samplers take it
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    """Observations as a sampler takes them, and what leads back to the units of y."""
+
+    phi: np.ndarray  # [N, P] features less their means
+    phi_mean: np.ndarray  # [P]
+    y: np.ndarray  # [N] standardised, or centred only where it does not vary
+    y_mean: float
+    y_sd: float  # 0 where y does not vary
+    num_variables: int  # C, of the P features those of single sites
+
+
+def _scale(x: np.ndarray, y: np.ndarray) -> _Scaled:
+    """Centres the features and standardises y."""
+    phi = features_lib.second_order_features(x)  # [N, P]
+    phi_mean = phi.mean(axis=0)
+    y_mean, y_sd, standardised = _standardise(y)
+    return _Scaled(phi - phi_mean, phi_mean, standardised, y_mean, y_sd, x.shape[1])
+
+
 def _standardise(y: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Mean, standard deviation (0 if y does not vary) and standardised y."""
     size = np.max(np.abs(y))
@@ -225,6 +204,67 @@ def _standardise(y: np.ndarray) -> tuple[float, float, np.ndarray]:
     if sd <= _CONSTANT_RATIO:
         return float(size * mean), 0.0, np.zeros_like(y)
     return float(size * mean), float(size * sd), (ratio - mean) / sd
+
+
+def _padded(scaled: _Scaled) -> _Data:
+    """Features by order, y and which rows were observed; a whole bucket of rows."""
+    num_rows, num_added = len(scaled.y), bucket(len(scaled.y)) - len(scaled.y)
+    phi = np.pad(scaled.phi, ((0, num_added), (0, 0)))
+    by_order = tuple(np.split(phi, [scaled.num_variables], axis=1))
+    observed = np.arange(num_rows + num_added) < num_rows
+    return by_order, np.pad(scaled.y, (0, num_added)), observed
+
+
+def _draw(
+    key: Array,
+    data: _Data,
+    sampler: str,
+    counts: dict[str, int],
+) -> dict[str, np.ndarray]:
+    """Runs the sampler; coefficients and scales are of the standardised y."""
+    sizes = tuple(phi.shape[1] for phi in data[0])
+    with cpu.float64_on_cpu() as device:
+        key = jax.device_put(key, device)
+        if counts["num_chains"] == 1:
+            key = key.reshape(())
+        elif key.ndim == 0:
+            key = jax.random.split(key, counts["num_chains"])
+        draws = _SAMPLERS[sampler](key, *data, **counts)
+        draws["prior_sd"] = horseshoe.prior_sd(
+            draws["global_scale"], draws["local_scale"], sizes
+        )
+        return jax.tree.map(np.asarray, draws)
+
+
+def _in_units_of_y(
+    draws: dict[str, np.ndarray], scaled: _Scaled, *, num_chains: int, sampler: str
+) -> Posterior:
+    """Undoes the scaling, and reads off what the prior left of each coefficient."""
+    num_divergent = draws.get("num_divergent")
+    scale = scaled.y_sd if scaled.y_sd > 0 else 1.0
+    coefficients = scale * draws["coefficients"]  # [S, P]
+    linear, pairwise = features_lib.split_coefficients(
+        coefficients, scaled.num_variables
+    )
+    spread = np.sum(scaled.phi**2, axis=0)  # [P]
+    kept = 1 - 1 / (1 + spread * draws["prior_sd"] ** 2)  # [S, P]
+    linear_inclusion, pairwise_inclusion = features_lib.split_coefficients(
+        kept.mean(axis=0), scaled.num_variables
+    )
+    centre = scaled.y_mean + scale * draws["intercept"]
+    return Posterior(
+        intercept=centre - coefficients @ scaled.phi_mean,
+        linear=linear,
+        pairwise=pairwise,
+        noise_sd=scale * np.sqrt(draws["noise_variance"]),
+        global_scale=draws["global_scale"],
+        linear_inclusion=linear_inclusion,
+        pairwise_inclusion=pairwise_inclusion,
+        y_sd=scaled.y_sd,
+        num_chains=num_chains,
+        sampler=sampler,
+        num_divergent=None if num_divergent is None else int(num_divergent),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("num_chains", "num_warmup", "num_samples"))

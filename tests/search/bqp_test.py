@@ -108,40 +108,6 @@ def test_rejects(quadratic, linear, kwargs, message):
         bqp.solve(quadratic, linear, **kwargs)
 
 
-@pytest.mark.parametrize(
-    ("quadratics", "linears", "message"),
-    [
-        (np.zeros((3, 2, 2)), np.zeros(2), r"`linears` must be \[S, C\].*\(2,\)"),
-        (
-            np.zeros((3, 0, 0)),
-            np.zeros((3, 0)),
-            r"`linears` must be \[S, C\] with C > 0",
-        ),
-        (np.zeros((2, 2)), np.zeros((1, 2)), r"`quadratics` must be \[S, C, C\]"),
-        (np.zeros((2, 2, 2)), np.zeros((3, 2)), r"`quadratics`.*\(3, 2\).*\(2, 2, 2\)"),
-        (np.full((1, 2, 2), np.inf), np.zeros((1, 2)), r"`quadratics`.*finite.*inf"),
-        (np.zeros((1, 2, 2)), np.full((1, 2), np.nan), r"`linears`.*finite.*nan"),
-    ],
-)
-@pytest.mark.parametrize("method", ["exact", "sdp"])
-def test_batch_rejects(quadratics, linears, message, method):
-    with pytest.raises(ValueError, match=message):
-        bqp.solve_many(quadratics, linears, method)
-
-
-@pytest.mark.parametrize("method", ["exact", "sdp"])
-def test_batch_is_each_alone(method):
-    drawn = [_instance(5, seed) for seed in range(4)]
-    excluded = [[0, 1, 0, 1, 1], bqp.solve(*drawn[0]).x]
-    many = bqp.solve_many(*zip(*drawn, strict=True), method, exclude=excluded)
-    for (a, b), result in zip(drawn, many, strict=True):
-        alone = bqp.solve(a, b, method, exclude=excluded)
-        np.testing.assert_array_equal(result.x, alone.x)
-        assert (result.value, result.bound) == (alone.value, alone.bound)
-        assert result.method == method
-    assert bqp.solve_many(np.zeros((0, 3, 3)), np.zeros((0, 3)), method) == []
-
-
 def test_auto_is_exact_while_it_can_be():
     for num_variables, method in ((1, "exact"), (20, "exact"), (21, "sdp")):
         a, b = _instance(num_variables, 0)

@@ -1,121 +1,113 @@
-"""Writes what a benchmark found: results.json, figures and one HTML page."""
+"""What a benchmark found, in tables, figures and numbers."""
 
-import pathlib
-import sys
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import rich.console
 
-from codesign import report
-from codesign.records.files import write_atomic
-from codesign.report import (
-    Card,
-    Column,
-    FigureImage,
-    Paragraph,
-    Quantity,
-    Section,
-    Table,
-    canvas,
-    plots,
-)
-from codesign.report.format import NO_VALUE
+from codesign.report import Card, Column, Paragraph, Quantity, Table, comparison, plots
 from codesign.search import optimizer as optimizers
+from codesign.studies import frame
+from codesign.studies.published import quantities
 from codesign.studies.search_benchmark import penalty, targets
-from codesign.studies.search_benchmark.benchmark_result import Outcome, Run
+from codesign.studies.search_benchmark.benchmark_result import (
+    BenchmarkResult,
+    Measured,
+    Run,
+)
+from codesign.studies.search_benchmark.benchmark_settings import BenchmarkConfig
+from codesign.studies.search_benchmark.problems import PROBLEMS
 
 _FAMILIES = ("planted", "placement")  # have figures of their own
+_NOTES = {
+    "mean_regret": "after {budget} evaluations",
+    "median_regret": "after {budget} evaluations",
+    "num_rejected": "mean over seeds; ruled out before they were evaluated",
+    "num_optima": "of {num_seeds} seeds, after {budget} evaluations",
+    "evaluations_to_optimum": "median over seeds; none if fewer than half found it",
+    "ask_s": "median CPU time of a guided ask",
+}
 
 
-def write(outcome: Outcome, *, workdir: pathlib.Path, wall_s: float) -> None:
-    """Writes `results.json`, PNG figures and `report.html`, and prints the tables."""
-    config = outcome.config
-    rows = targets.results(outcome)
-    tables = [final_table(outcome)]
-    if rows:
-        tables.insert(0, targets.table(rows, config.num_seeds))
-    by_penalty = penalty.rows(outcome)
+def report(config: BenchmarkConfig, found: Mapping[Any, Measured]) -> frame.Report:
+    """Targets first, then regret curves, then where each optimiser ended."""
+    result = BenchmarkResult(config, found)
+    reached = quantities(targets.rows(config), result)
+    by_penalty = penalty.rows(result)
+    numbers = [*reached, *final_quantities(result)]
+    tables = [final_table(result)]
     if len(by_penalty) > 1:
+        numbers += penalty.quantities(by_penalty)
         tables.append(penalty.table(by_penalty))
-    if outcome.speeds:
-        tables.append(targets.speed_table(outcome.speeds))
-    drawn = draw(outcome, workdir)
-    results = report.Results(
-        experiment="search_benchmark",
-        preset=config.preset,
-        seed=config.seed,
-        environment=report.environment(),
-        wall_s=wall_s,
-        quantities=[
-            *(row.quantity() for row in rows),
-            *_quantities(outcome),
-            *(penalty.quantities(by_penalty) if len(by_penalty) > 1 else ()),
-            *_speed_quantities(outcome),
-        ],
-        figures=[path for path, _ in drawn],
+    if result.speeds:
+        numbers += speed_quantities(result)
+        tables.append(speed_table(result))
+    compared = (
+        "Targets",
+        f"Over {config.num_seeds} seeds. Evaluations are counted after the initial ones. "
+        "Targets are the project's own; values elsewhere are of its trials of the peers "
+        "on other seeds and machines.",
+        "Times: medians of warm calls, in seconds of CPU.",
     )
-    page = report.render_page(
-        "Sparse Bayesian search against its peers",
-        summary(outcome, rows),
-        cards=[
-            Card(
-                row.what,
-                report.format_quantity(row.ours, row.unit),
-                f"target {'≥' if row.at_least else '≤'} "
-                f"{report.format_quantity(row.goal, row.unit)}",
-            )
-            for row in rows
-        ],
+    table = comparison.table(reached, compared[0], compared[1:])
+    about = Paragraph(
+        "Simple regret: the exact optimum less the best objective so far, both with the "
+        "penalty on ones. All optimisers begin with the same random points."
+    )
+    return frame.Report(
+        title="Sparse Bayesian search against its peers",
+        summary=summary(result, reached),
         sections=[
-            *([Section("Targets", [tables[0]])] if rows else []),
-            Section(
-                "Regret",
-                [
-                    Paragraph(
-                        "Simple regret: the exact optimum less the best objective so "
-                        "far, both with the penalty on ones. All optimisers begin with "
-                        "the same random points."
-                    ),
-                    *(FigureImage(workdir / path, text) for path, text in drawn),
-                ],
-            ),
-            Section("Tables", [*tables[1 if rows else 0 :]]),
+            frame.Section("Targets", [table] if reached else []),
+            frame.Section("Regret", [about, *figures(result)]),
+            frame.Section("Tables", tables),
         ],
-        results=results,
-        config=config,
+        quantities=numbers,
+        cards=[
+            Card(q.title, comparison.ours(q), f"target {comparison.wanted(q)}")
+            for q in reached
+        ],
+        shown=tables,
+        compared=compared,
     )
-    write_atomic(workdir / "report.html", page)
-    results.write(workdir / "results.json")
-    console = rich.console.Console()
-    for table in tables:
-        if sys.stdout.isatty():
-            console.print(table.to_rich())
-        else:
-            print(f"{table.to_text()}\n", flush=True)
-    console.print(summary(outcome, rows), highlight=False)
-    console.print(f"Report: {workdir / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def summary(outcome: Outcome, rows: list[targets.Result]) -> str:
+def summary(result: BenchmarkResult, reached: list[Quantity]) -> str:
     """The answer in a paragraph."""
-    config = outcome.config
-    least, contests = 0, [task.problem for task in config.tasks]
-    for problem in contests:
-        peer = outcome.best_peer(problem, _mean_final_regret)
-        ours = _mean_final_regret(outcome.of(problem, "codesign"))
+    tasks, least = result.config.tasks, 0
+    for task in tasks:
+        peer = result.best_peer(task.problem, _mean_regret)
+        ours = _mean_regret(result.of(task.problem, "codesign"))
         least += peer is None or ours <= peer[1]
-    met = (
-        f"{sum(row.met for row in rows)} of {len(rows)} targets are met. "
-        if rows
-        else ""
-    )
+    num_met = sum(quantity.verdict == "met" for quantity in reached)
+    met = f"{num_met} of {len(reached)} targets are met. " if reached else ""
     return (
-        f"{met}Over {config.num_seeds} seeds our search ends with the least mean regret, "
-        f"or as little as the best peer, on {least} of {len(contests)} problems."
+        f"{met}Over {result.config.num_seeds} seeds our search ends with the least mean "
+        f"regret, or as little as the best peer, on {least} of {len(tasks)} problems."
     )
 
 
-def final_table(outcome: Outcome) -> Table:
+def _mean_regret(runs: list[Run]) -> float:
+    return float(np.mean([run.regret[-1] for run in runs]))
+
+
+def _ends(runs: list[Run]) -> dict[str, Any]:
+    """How one optimiser ended on one problem, by the names of `_NOTES`."""
+    needed = float(np.median([run.evaluations_to_optimum for run in runs]))
+    asks_s = [run.ask_s[run.num_initial :] for run in runs]
+    return {
+        "mean_regret": _mean_regret(runs),
+        "median_regret": float(np.median([run.regret[-1] for run in runs])),
+        "num_rejected": float(np.mean([run.num_rejected for run in runs])),
+        "num_optima": sum(bool(run.regret[-1] == 0) for run in runs),
+        "evaluations_to_optimum": needed if np.isfinite(needed) else None,
+        "ask_s": float(np.median(asks_s)),
+    }
+
+
+def final_table(result: BenchmarkResult) -> Table:
     """How each optimiser ended on each problem."""
     made = Table(
         "At the end of the budget",
@@ -126,7 +118,7 @@ def final_table(outcome: Outcome) -> Table:
             Column("Mean regret"),
             Column("Median regret"),
             Column("Optimum found", justify="right"),
-            Column("Needed", justify="right"),
+            Column("Needed", format="g"),
             Column("CPU per ask", "s", "si"),
         ],
         footnotes=[
@@ -134,120 +126,78 @@ def final_table(outcome: Outcome) -> Table:
             "Needed: evaluations to it after the initial ones, median over all seeds.",
         ],
     )
-    for task in outcome.config.tasks:
-        peers = [
-            _mean_final_regret(outcome.of(task.problem, name))
-            for name in outcome.config.optimizers
-        ]
-        for name in outcome.config.optimizers:
-            runs = outcome.of(task.problem, name)
-            needed = float(np.median([run.evaluations_to_optimum for run in runs]))
-            best = _mean_final_regret(runs) == min(peers)
+    for task in result.config.tasks:
+        names = result.config.optimizers
+        ends = [_ends(result.of(task.problem, name)) for name in names]
+        least = min(end["mean_regret"] for end in ends)
+        for name, end in zip(names, ends, strict=True):
+            is_best = end["mean_regret"] == least
             made.add(
-                runs[0].title,
-                f"{task.num_initial} + {task.num_guided}",
+                PROBLEMS[task.problem](0).title,
+                task.budget,
                 optimizers.LABELS[name],
-                _mean_final_regret(runs),
-                float(np.median([run.regret[-1] for run in runs])),
-                f"{sum(run.regret[-1] == 0 for run in runs)} of {len(runs)}",
-                f"{needed:g}" if np.isfinite(needed) else NO_VALUE,
-                _median_ask_s(runs),
-                style="highlight" if best else "",
-                marker="★" if best else "",
+                end["mean_regret"],
+                end["median_regret"],
+                f"{end['num_optima']} of {result.config.num_seeds}",
+                end["evaluations_to_optimum"],
+                end["ask_s"],
+                style="highlight" if is_best else "",
+                marker="★" if is_best else "",
             )
     return made
 
 
-def draw(outcome: Outcome, workdir: pathlib.Path) -> list[tuple[str, str]]:
-    """Saves the regret curves as PNG; returns their file names with captions."""
-    groups: dict[str, list[str]] = {}
-    for task in outcome.config.tasks:
+def final_quantities(result: BenchmarkResult) -> Iterator[Quantity]:
+    """The numbers of `final_table`."""
+    num_seeds = result.config.num_seeds
+    for task, name in itertools.product(result.config.tasks, result.config.optimizers):
+        of = {"problem": task.problem, "optimizer": name}
+        for key, value in _ends(result.of(task.problem, name)).items():
+            note = _NOTES[key].format(budget=task.budget, num_seeds=num_seeds)
+            unit = "s" if key == "ask_s" else ""
+            yield Quantity(key, value, unit, kind="measured", note=note, of=of)
+
+
+def figures(result: BenchmarkResult) -> Iterator[frame.Figure]:
+    """Regret over evaluations, a panel a problem, a figure a family of problems."""
+    groups: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for task in result.config.tasks:
         family = task.problem.partition("_")[0]
-        group = family if family in _FAMILIES else "literature"
-        groups.setdefault(group, []).append(task.problem)
-    captions = []
-    for group, names in groups.items():
-        panels = {}
-        for name in names:
-            panels[outcome.of(name, "codesign")[0].title] = {
-                optimizers.LABELS[optimizer]: np.array(
-                    [r.regret[r.num_initial - 1 :] for r in outcome.of(name, optimizer)]
-                )
-                for optimizer in outcome.config.optimizers
-            }
-        path = f"regret_{group}.png"
-        figure = plots.regret_curves(
+        group = groups.setdefault(family if family in _FAMILIES else "literature", {})
+        group[PROBLEMS[task.problem](0).title] = {
+            optimizers.LABELS[name]: np.array(
+                [r.regret[r.num_initial - 1 :] for r in result.of(task.problem, name)]
+            )
+            for name in result.config.optimizers
+        }
+    caption = (
+        f"Median regret over {result.config.num_seeds} seeds, and the middle half of "
+        "them as a band. The foot is the optimum."
+    )
+    for name, panels in groups.items():
+        drawn = plots.regret_curves(
             panels, x_label="Evaluations after the initial ones"
         )
-        canvas.save(figure, workdir / path)
-        captions.append(
-            (
-                path,
-                f"Median regret over {outcome.config.num_seeds} seeds, and the middle "
-                "half of them as a band. The foot is the optimum.",
-            )
-        )
-    return captions
+        yield frame.Figure(f"regret_{name}", drawn, caption)
 
 
-def _quantities(outcome: Outcome) -> list[Quantity]:
-    found = []
-    for task in outcome.config.tasks:
-        for name in outcome.config.optimizers:
-            runs = outcome.of(task.problem, name)
-            index = f"[{task.problem},{name}]"
-            budget = f"after {task.num_initial} + {task.num_guided} evaluations"
-            needed = float(np.median([run.evaluations_to_optimum for run in runs]))
-            measured = {
-                "mean_regret": (_mean_final_regret(runs), budget),
-                "median_regret": (
-                    float(np.median([run.regret[-1] for run in runs])),
-                    budget,
-                ),
-                "num_rejected": (
-                    float(np.mean([run.num_rejected for run in runs])),
-                    "mean over seeds; ruled out before they were evaluated",
-                ),
-                "num_optima": (
-                    sum(bool(run.regret[-1] == 0) for run in runs),
-                    f"of {len(runs)} seeds, {budget}",
-                ),
-                "evaluations_to_optimum": (
-                    needed if np.isfinite(needed) else None,
-                    "median over seeds; none if fewer than half found it",
-                ),
-            }
-            found += [
-                Quantity(f"{key}{index}", value, "", kind="measured", note=note)
-                for key, (value, note) in measured.items()
-            ]
-            found.append(
-                Quantity(
-                    f"ask_s{index}", _median_ask_s(runs), "s", kind="measured",
-                    note="median CPU time of a guided ask",
-                )
-            )  # fmt: skip
-    return found
+def speed_table(result: BenchmarkResult) -> Table:
+    """Where the time of an ask goes, by C and number of observations."""
+    seconds = ("Posterior", "Acquisition", "ask()", "ask(8)")
+    return Table(
+        "Seconds per ask",
+        ["C", "Observations", *(Column(name, "s", "si") for name in seconds)],
+        rows=[dataclasses.astuple(speed) for speed in result.speeds],
+        footnotes=["Medians of warm calls, in seconds of CPU over all threads."],
+    )
 
 
-def _speed_quantities(outcome: Outcome) -> list[Quantity]:
+def speed_quantities(result: BenchmarkResult) -> Iterator[Quantity]:
+    """The numbers of `speed_table` that no target is about."""
     note = "median of warm calls, CPU time"
-    return [
-        Quantity(
-            f"{part}_s[{speed.num_variables},{speed.num_observations}]",
-            getattr(speed, f"{part}_s"),
-            "s",
-            kind="measured",
-            note=note,
-        )
-        for speed in outcome.speeds
-        for part in ("posterior", "acquisition")
-    ]
-
-
-def _mean_final_regret(runs: list[Run]) -> float:
-    return float(np.mean([run.regret[-1] for run in runs]))
-
-
-def _median_ask_s(runs: list[Run]) -> float:
-    return float(np.median([run.ask_s[run.num_initial :] for run in runs]))
+    for speed in result.speeds:
+        c, n = str(speed.num_variables), str(speed.num_observations)
+        of = {"variables": c, "observations": n}
+        for name in ("posterior_s", "acquisition_s"):
+            value = getattr(speed, name)
+            yield Quantity(name, value, "s", kind="measured", note=note, of=of)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from codesign.search import optimizer as optimizers
-from codesign.studies.search_benchmark import problems
 from codesign.studies.search_benchmark.ask_time import Speed
 from codesign.studies.search_benchmark.benchmark_settings import BenchmarkConfig
 
@@ -40,11 +40,6 @@ class Run:
     ask_s: tuple[float, ...]
     num_rejected: int = 0
 
-    @property
-    def title(self) -> str:
-        """Of the problem, for people."""
-        return problems.PROBLEMS[self.problem](self.seed).title
-
     @functools.cached_property
     def regret(self) -> np.ndarray:
         """Simple regret after each evaluation, `[N]`; 0 where the optimum was found."""
@@ -63,31 +58,50 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """All runs, and what an ask takes."""
+class Measured:
+    """What one unit of work found: a run, or what an ask takes."""
+
+    run: Run | None = None
+    speed: Speed | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkResult:
+    """What all units found."""
 
     config: BenchmarkConfig
-    runs: tuple[Run, ...]
-    speeds: tuple[Speed, ...]
+    found: Mapping[Any, Measured]
 
     def of(self, problem: str, optimizer: str) -> list[Run]:
         """Runs of an optimiser on a problem, by seed; empty if there are none."""
-        return [
-            r for r in self.runs if (r.problem, r.optimizer) == (problem, optimizer)
-        ]
+        runs = (each.run for each in self.found.values() if each.run)
+        return [r for r in runs if (r.problem, r.optimizer) == (problem, optimizer)]
+
+    @property
+    def speeds(self) -> list[Speed]:
+        return [each.speed for each in self.found.values() if each.speed]
 
     def best_peer(
-        self, problem: str, loss: Callable[[list[Run]], float]
+        self, problem: str, statistic: Callable[[list[Run]], float], *, most=False
     ) -> tuple[str, float] | None:
-        """The least loss of an optimiser other than ours, with the labels of who has it."""
-        losses = {
-            optimizers.LABELS[name]: loss(self.of(problem, name))
+        """The least statistic of an optimiser other than ours, and whose it is.
+
+        Args:
+            problem: Name in `problems.PROBLEMS`.
+            statistic: Of the runs of one optimiser.
+            most: Whether the largest is the best.
+
+        Returns:
+            Labels and value; None without peers, or if the best is infinite.
+        """
+        values = {
+            optimizers.LABELS[name]: statistic(self.of(problem, name))
             for name in self.config.optimizers
             if name != "codesign"
         }
-        if not losses:
+        best = (max if most else min)(values.values(), default=np.inf)
+        names = [label for label, value in values.items() if value == best]
+        if not np.isfinite(best):
             return None
-        least = min(losses.values())
-        names = [label for label, found in losses.items() if found == least]
-        whole = len(names) == len(losses) > 1
-        return "every peer" if whole else ", ".join(names), least
+        is_shared = len(names) == len(values) > 1
+        return "every peer" if is_shared else ", ".join(names), best

@@ -2,97 +2,64 @@
 
 import dataclasses
 
+from codesign.records.settings import setting
 from codesign.search import optimizer as optimizers
+from codesign.studies import frame
 from codesign.studies.search_benchmark import problems
 from codesign.studies.search_benchmark.trained_placements import LAMBDAS, placement_name
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A problem and how many evaluations it gets.
+    """A problem and how many evaluations it gets."""
 
-    Attributes:
-        problem: Name in `problems.PROBLEMS`.
-        num_initial: Random points that every optimiser begins with.
-        num_guided: Evaluations after those.
-    """
-
-    problem: str
-    num_initial: int
-    num_guided: int
+    problem: str = setting(
+        "bqp_10", "Name in `problems.PROBLEMS`.", one_of=problems.PROBLEMS
+    )
+    num_initial: int = setting(20, "Random points of every optimiser.", least=1)
+    num_guided: int = setting(30, "Evaluations after those.", least=1)
 
     @property
     def num_evaluations(self) -> int:
         return self.num_initial + self.num_guided
 
+    @property
+    def budget(self) -> str:
+        return f"{self.num_initial} + {self.num_guided}"
 
-@dataclasses.dataclass(frozen=True)
-class BenchmarkConfig:
-    """Settings of one benchmark; `PRESETS` has named ones.
 
-    Attributes:
-        preset: Name that the results carry.
-        seed: First of the seeds that make problems, initial points and optimisers.
-        num_seeds: Number of seeds.
-        tasks: Problems with their budgets.
-        optimizers: Names of `optimizers.OPTIMIZERS`.
-        speed_variables: C of the asks that are timed.
-        speed_observations: Numbers of observations that they follow.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(frame.Config):
+    """Settings of one benchmark.
+
+    A run is kept under its own task, seed and optimiser. So any of these may change in a
+    workdir: what is there already is read, the rest is run.
     """
 
-    preset: str
-    seed: int = 0
-    num_seeds: int = 10
-    tasks: tuple[Task, ...] = ()
-    optimizers: tuple[str, ...] = optimizers.OPTIMIZERS
-    speed_variables: tuple[int, ...] = ()
-    speed_observations: tuple[int, ...] = (60,)
+    seed: int = setting(0, "First of the seeds.", least=0, below=frame.SEEDS, free=True)
+    num_seeds: int = setting(10, "Runs of each.", least=1, grows=True)
+    tasks: tuple[Task, ...] = setting((), "Problems with their budgets.", free=True)
+    optimizers: tuple[str, ...] = setting(
+        optimizers.OPTIMIZERS, "Those compared.", distinct=True, free=True
+    )
+    speed_variables: tuple[int, ...] | None = setting(
+        None, "Variables of the asks that are timed, or none.", least=1, free=True
+    )
+    speed_observations: tuple[int, ...] = setting(
+        (60,), "Observations before the asks that are timed.", least=1, free=True
+    )
 
-    def checked(self) -> "BenchmarkConfig":
-        """Validates; returns self.
-
-        Raises:
-            ValueError: Names the field, its value, the rule and the way out.
-        """
-        if self.num_seeds < 1:
-            raise ValueError(f"`num_seeds` must be at least 1, got {self.num_seeds}.")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"`seed` must lie in 0..2**32 - 1, got {self.seed}.")
-        if not self.tasks:
-            raise ValueError(f"`tasks` is empty; take some of {[*problems.PROBLEMS]}.")
-        for task in self.tasks:
-            if task.problem not in problems.PROBLEMS:
-                raise ValueError(
-                    f"`problem` (={task.problem!r}) must be one of "
-                    f"{list(problems.PROBLEMS)}."
-                )
-            if task.num_initial < 1 or task.num_guided < 1:
-                raise ValueError(
-                    "`num_initial` and `num_guided` must be at least 1, got "
-                    f"{task.num_initial} and {task.num_guided} for {task.problem!r}."
-                )
+    def check(self) -> None:
         if len({task.problem for task in self.tasks}) < len(self.tasks):
             raise ValueError("`tasks` holds a problem twice; give it one budget.")
         for name in self.optimizers:
             optimizers.check(name)
         if "codesign" not in self.optimizers:
             raise ValueError("`optimizers` must hold 'codesign', which is compared.")
-        return self
 
 
-_TASKS = (
-    Task("bqp_1", 20, 100),
-    Task("bqp_10", 20, 100),
-    Task("bqp_100", 20, 100),
-    Task("ising", 20, 40),
-    Task("contamination", 20, 30),
-    Task("planted_20", 5, 55),
-    Task("planted_50", 10, 90),
-    Task("planted_100", 20, 130),
-)
-_PLACEMENTS = (
-    *(Task(placement_name(penalty), 5, 35) for penalty in LAMBDAS),
-    Task("placement_screened", 5, 35),
+_PLACEMENTS = tuple(
+    Task(name, 5, 35) for name in (*map(placement_name, LAMBDAS), "placement_screened")
 )
 PRESETS = {
     "quick": BenchmarkConfig(
@@ -109,19 +76,18 @@ PRESETS = {
     "placement": BenchmarkConfig(preset="placement", tasks=_PLACEMENTS),
     "full": BenchmarkConfig(
         preset="full",
-        tasks=(*_TASKS, *_PLACEMENTS),
+        tasks=(
+            Task("bqp_1", 20, 100),
+            Task("bqp_10", 20, 100),
+            Task("bqp_100", 20, 100),
+            Task("ising", 20, 40),
+            Task("contamination", 20, 30),
+            Task("planted_20", 5, 55),
+            Task("planted_50", 10, 90),
+            Task("planted_100", 20, 130),
+            *_PLACEMENTS,
+        ),
         speed_variables=(20, 50, 100),
         speed_observations=(20, 60, 120),
     ),
 }
-
-
-def preset(name: str) -> BenchmarkConfig:
-    """One of `PRESETS`.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"`preset` (={name!r}) must be one of {list(PRESETS)}.")
-    return PRESETS[name]

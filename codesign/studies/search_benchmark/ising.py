@@ -31,10 +31,6 @@ class IsingSparsification:
     sparsity_penalty: float = 1e-2
 
     @property
-    def name(self) -> str:
-        return "ising"
-
-    @property
     def title(self) -> str:
         return f"Ising sparsification, {self.side}×{self.side}"
 
@@ -45,7 +41,7 @@ class IsingSparsification:
     @functools.cached_property
     def couplings(self) -> np.ndarray:
         """J_e, `[C]`, in the order of `_grid_edges`."""
-        draws = Draws(self.name, self.seed)
+        draws = Draws("ising", self.seed)
         signs = draws.signs(self.num_variables)
         return signs * (0.05 + 4.95 * draws.uniform(self.num_variables))
 

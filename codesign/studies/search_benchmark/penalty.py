@@ -7,7 +7,7 @@ import numpy as np
 from codesign.report import Column, Quantity, Table
 from codesign.search import points
 from codesign.studies.deeptrain.placement_search import TOLERANCE
-from codesign.studies.search_benchmark.benchmark_result import Outcome
+from codesign.studies.search_benchmark.benchmark_result import BenchmarkResult
 from codesign.studies.search_benchmark.trained_placements import (
     LAMBDAS,
     placement_name,
@@ -19,43 +19,32 @@ _ENOUGH = 0.9  # of the searches must end with a valid placement
 
 @dataclasses.dataclass(frozen=True)
 class PenaltyRow:
-    """What our search found under one lambda, as means over its runs.
+    """What our search found under one lambda, as means over its runs."""
 
-    Attributes:
-        penalty: Lambda.
-        num_bn: Batch norms of the incumbent.
-        accuracy: Of the incumbent, on validation, over all seeds of the table.
-        valid: Part of the runs whose incumbent is within 1 point of All-BN over all
-            seeds of the table.
-        optimal: Part of the runs that found the exact optimum.
-    """
-
-    penalty: float
-    num_bn: float
-    accuracy: float
-    valid: float
-    optimal: float
+    penalty: float  # lambda
+    num_bn: float  # of the incumbent
+    accuracy: float  # of the incumbent, on validation, over all seeds of the table
+    valid: float  # ratio of runs that end within 1 point of All-BN, over those seeds
+    optimal: float  # ratio of runs that found the exact optimum
 
 
-def rows(outcome: Outcome) -> list[PenaltyRow]:
+def rows(result: BenchmarkResult) -> list[PenaltyRow]:
     """One row for each lambda that was run, ascending."""
     mean_accuracy = published().accuracy.mean(axis=1)
     found = []
     for penalty in LAMBDAS:
-        runs = outcome.of(placement_name(penalty), "codesign")
+        runs = result.of(placement_name(penalty), "codesign")
         if not runs:
             continue
         best = [points.decode(run.points[np.argmax(run.objectives)]) for run in runs]
         accuracy = np.array([mean_accuracy[published().row(x)] for x in best])
-        found.append(
-            PenaltyRow(
-                penalty,
-                float(np.mean([x.sum() for x in best])),
-                float(accuracy.mean()),
-                float(np.mean(accuracy >= mean_accuracy[-1] - TOLERANCE)),
-                float(np.mean([run.regret[-1] == 0 for run in runs])),
-            )
+        means = (
+            np.mean([x.sum() for x in best]),
+            accuracy.mean(),
+            np.mean(accuracy >= mean_accuracy[-1] - TOLERANCE),
+            np.mean([run.regret[-1] == 0 for run in runs]),
         )
+        found.append(PenaltyRow(penalty, *map(float, means)))
     return found
 
 
@@ -82,34 +71,23 @@ def table(found: list[PenaltyRow]) -> Table:
             "Chosen (★): the largest lambda with at least 90 % valid.",
         ],
     )
-    best = chosen(found)
     for row in found:
-        made.add(
-            *dataclasses.astuple(row),
-            style="highlight" if row is best else "",
-            marker="★" if row is best else "",
-        )
+        marks = ("highlight", "★") if row is chosen(found) else ("", "")
+        made.add(*dataclasses.astuple(row), style=marks[0], marker=marks[1])
     return made
 
 
 def quantities(found: list[PenaltyRow]) -> list[Quantity]:
     """The numbers of `table`."""
+    best = chosen(found)
     made = [
         Quantity(
-            f"lambda_{name}[{row.penalty:g}]", getattr(row, name), "", kind="measured"
+            f"lambda_{name}", getattr(row, name), kind="measured",
+            of={"lambda": f"{row.penalty:g}"},
         )
         for row in found
         for name in ("num_bn", "accuracy", "valid", "optimal")
-    ]
-    best = chosen(found)
-    if found:
-        made.append(
-            Quantity(
-                "lambda_chosen",
-                best and best.penalty,
-                "",
-                kind="measured",
-                note="largest of the grid with at least 90 % of the searches valid",
-            )
-        )
-    return made
+    ]  # fmt: skip
+    note = "largest of the grid with at least 90 % of the searches valid"
+    value = best and best.penalty
+    return [*made, Quantity("lambda_chosen", value, kind="measured", note=note)]

@@ -29,19 +29,10 @@ class Problem(Protocol):
     """Maximise value(x) - sparsity_penalty * |x|_1 over x in {0, 1}^C."""
 
     @property
-    def name(self) -> str:
-        """Key of `PROBLEMS`."""
-        ...
+    def title(self) -> str: ...
 
     @property
-    def title(self) -> str:
-        """For people."""
-        ...
-
-    @property
-    def num_variables(self) -> int:
-        """C."""
-        ...
+    def num_variables(self) -> int: ...
 
     @property
     def sparsity_penalty(self) -> float: ...
@@ -52,11 +43,7 @@ class Problem(Protocol):
         ...
 
     def value(self, x: np.ndarray) -> float:
-        """The objective without the penalty, without noise.
-
-        Args:
-            x: `[C]` of 0 and 1.
-        """
+        """The objective of x `[C]` without the penalty, without noise."""
         ...
 
 
@@ -84,10 +71,6 @@ class BinaryQuadratic:
     sparsity_penalty: float = 1e-2
 
     @property
-    def name(self) -> str:
-        return f"bqp_{self.length_scale:g}"
-
-    @property
     def title(self) -> str:
         return f"Binary quadratic, Lc = {self.length_scale:g}"
 
@@ -96,8 +79,8 @@ class BinaryQuadratic:
         """Q, `[C, C]`."""
         index = np.arange(self.num_variables)
         distance = (index[:, None] - index[None, :]) / self.length_scale
-        normal = Draws(self.name, self.seed).normal(*distance.shape)
-        return normal * np.exp(-(distance**2))
+        draws = Draws(f"bqp_{self.length_scale:g}", self.seed)
+        return draws.normal(*distance.shape) * np.exp(-(distance**2))
 
     def value(self, x: np.ndarray) -> float:
         return float(x @ self.quadratic @ x)
@@ -136,17 +119,13 @@ class Contamination:
     sparsity_penalty: float = 1e-2
 
     @property
-    def name(self) -> str:
-        return "contamination"
-
-    @property
     def title(self) -> str:
         return f"Contamination control, {self.num_variables} stages"
 
     @functools.cached_property
     def _scenarios(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Z_0 `[T]`, L `[C, T]` and G `[C, T]`."""
-        draws = Draws(self.name, self.seed)
+        draws = Draws("contamination", self.seed)
         shape = (self.num_variables, self.num_scenarios)
         return (
             draws.beta(30.0, self.num_scenarios),
@@ -170,43 +149,33 @@ class Contamination:
             if stage == self.num_variables:
                 best = min(best, cost.min())
                 return
-            for rows in range(0, len(cost), _MOST_ROWS):
-                part, z_part = (
-                    cost[rows : rows + _MOST_ROWS],
-                    z[rows : rows + _MOST_ROWS],
-                )
+            for first in range(0, len(cost), _MOST_ROWS):
+                rows = slice(first, first + _MOST_ROWS)
                 children = [
-                    _next_fraction(x, z_part, growth[stage], restoration[stage])
+                    _next_fraction(x, z[rows], growth[stage], restoration[stage])
                     for x in (0, 1)
                 ]
                 costs = [
-                    part + step_cost[x] + np.mean(children[x] > self.limit, 1)
-                    for x in (0, 1)
+                    cost[rows] + step + np.mean(child > self.limit, 1)
+                    for step, child in zip(step_cost, children, strict=True)
                 ]
-                grown, costs = np.concatenate(children), np.concatenate(costs)
-                open_ = costs < best
-                if open_.any():
-                    extend(stage + 1, costs[open_], grown[open_])
+                grown, total = np.concatenate(children), np.concatenate(costs)
+                is_open = total < best
+                if is_open.any():
+                    extend(stage + 1, total[is_open], grown[is_open])
 
         extend(0, np.zeros(1), initial[None, :])
         return -float(best)
 
 
 def contamination_cost(
-    x: np.ndarray,
-    initial: np.ndarray,
-    growth: np.ndarray,
-    restoration: np.ndarray,
-    limit: float,
+    x: np.ndarray,  # [C]
+    initial: np.ndarray,  # Z_0, [T]
+    growth: np.ndarray,  # L, [C, T]
+    restoration: np.ndarray,  # G, [C, T]
+    limit: float,  # U
 ) -> float:
-    """Equation (2) of `Contamination`.
-
-    Args:
-        x: `[C]`.
-        initial: Z_0, `[T]`.
-        growth, restoration: L and G, `[C, T]`.
-        limit: U.
-    """
+    """Equation (2) of `Contamination`."""
     cost, z = 0.0, initial
     for prevented, l_i, g_i in zip(x, growth, restoration, strict=True):
         z = _next_fraction(prevented, z, l_i, g_i)
@@ -238,17 +207,13 @@ class PlantedQuadratic:
     sparsity_penalty: float = 1e-3
 
     @property
-    def name(self) -> str:
-        return f"planted_{self.num_variables}"
-
-    @property
     def title(self) -> str:
         return f"Planted quadratic, C = {self.num_variables}"
 
     @functools.cached_property
     def effects(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the sites, `[C]`, and of the pairs (i, i + 1), `[C - 1]`."""
-        draws = Draws(self.name, self.seed)
+        draws = Draws(f"planted_{self.num_variables}", self.seed)
 
         def sparse(size: int, count: int) -> np.ndarray:
             effects = np.zeros(size)

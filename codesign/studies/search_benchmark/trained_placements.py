@@ -36,12 +36,6 @@ class TrainedPlacements:
     screened: bool = False
 
     @property
-    def name(self) -> str:
-        if self.screened:
-            return "placement_screened"
-        return placement_name(self.sparsity_penalty)
-
-    @property
     def title(self) -> str:
         if self.screened:
             return "Placements of VGG-11, screened"

@@ -4,8 +4,11 @@ import pytest
 from codesign.search import points
 from codesign.studies.search_benchmark import benchmark, penalty
 from codesign.studies.search_benchmark import trained_placements as placements
-from codesign.studies.search_benchmark.benchmark_result import Outcome, Run
-from codesign.studies.search_benchmark.benchmark_settings import Task
+from codesign.studies.search_benchmark.benchmark_result import (
+    BenchmarkResult,
+    Measured,
+    Run,
+)
 from codesign.studies.search_benchmark.problems import PROBLEMS, is_hopeless
 
 
@@ -26,9 +29,9 @@ def _run(lambda_, x):
     )
 
 
-def _outcome(*runs):
-    tasks = tuple(Task(name, 1, 1) for name in {run.problem for run in runs})
-    return Outcome(benchmark.BenchmarkConfig("test", tasks=tasks), runs, ())
+def _result(*runs):
+    found = {number: Measured(run=run) for number, run in enumerate(runs)}
+    return BenchmarkResult(benchmark.BenchmarkConfig(), found)
 
 
 def test_largest_valid_lambda_is_chosen():
@@ -39,7 +42,7 @@ def test_largest_valid_lambda_is_chosen():
     assert accuracy[table.row(pair)] > accuracy[-1] - 0.01
     assert accuracy[table.row(one)] < accuracy[-1] - 0.01
     rows = penalty.rows(
-        _outcome(_run(0.001, [1] * 8), _run(0.005, pair), _run(0.02, one))
+        _result(_run(0.001, [1] * 8), _run(0.005, pair), _run(0.02, one))
     )
     assert [(r.penalty, r.num_bn, r.valid) for r in rows] == [
         (0.001, 8, 1),
@@ -48,8 +51,10 @@ def test_largest_valid_lambda_is_chosen():
     ]
     assert rows[1].accuracy == pytest.approx(accuracy[table.row(pair)])
     assert penalty.chosen(rows).penalty == 0.005
-    quantities = {q.name: q.value for q in penalty.quantities(rows)}
+    quantities = {q.key: q.value for q in penalty.quantities(rows)}
     assert quantities["lambda_chosen"] == 0.005
+    assert quantities["lambda_num_bn[0.005]"] == 2
+    assert "★" in penalty.table(rows).to_text()
     assert penalty.chosen(rows[2:]) is None
 
 

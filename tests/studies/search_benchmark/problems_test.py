@@ -27,7 +27,6 @@ def test_optimum_is_the_best_of_all_points(problem):
 @pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_problems_of_the_catalogue(name):
     problem = problems.PROBLEMS[name](3)
-    assert problem.name == name
     x = Draws("test", 0).bits(20, problem.num_variables)
     values = [problems.penalised(problem, row) for row in x]
     again, other = problems.PROBLEMS[name](3), problems.PROBLEMS[name](4)
