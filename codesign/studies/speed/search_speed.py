@@ -48,7 +48,7 @@ def _optuna_ask_s(c: int) -> float | None:
     )  # fmt: skip
     for _ in range(_N + 6):
         start = time.process_time()
-        x = peer.ask()
+        x = peer.ask()[0]
         times.append(time.process_time() - start)
         peer.tell(x, problem.value(x))
     return statistics.median(times[_N + 1 :])
