@@ -97,4 +97,4 @@ def table(
     return made
 
 
-_WORDS = ("Quantity", "Verdict", "Source")
+_WORDS = ("Quantity", "Verdict", "Peer in this run", "Source")

@@ -65,8 +65,8 @@ def test_digits_are_scikit_learns_scaled_and_each_once():
         k for s in (digits.train, digits.validation, digits.test) for k in _keys(s)
     ]
     raw = load_digits()
-    scaled = np.rint(raw.images * 255 / 16).astype(np.uint8)[..., None]
-    expected = _keys(Split(scaled, raw.target.astype(np.int32)))
+    scaled = np.rint(raw.images * 255 / 16).astype(np.uint8)[..., None]  # pyright: ignore[reportAttributeAccessIssue]
+    expected = _keys(Split(scaled, raw.target.astype(np.int32)))  # pyright: ignore[reportAttributeAccessIssue]
     assert sorted(found) == sorted(expected)
 
 

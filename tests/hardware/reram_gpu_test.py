@@ -176,7 +176,7 @@ def test_dedicated_tiles_by_hand():
     # VGG-11 on 16 tiles. With 5 tiles for the first norm (65536 / 5 = 13107.2 elements a
     # tile) the others take ceil(32768 / 13107.2) = 3, 2, 2, 1, 1, 1, 1 tiles: 16 in all.
     # A share below 13107.2 would take a 17th.
-    spec = reram_gpu.deeptrain(3, 1).replace(dedicated_tiles=True)
+    spec = reram_gpu.deeptrain(3, 1).replace(dedicated_tiles=True)  # pyright: ignore[reportAttributeAccessIssue]
     cost = reram_gpu.estimate(spec, _ops("vgg11")[1])
     expected = 65536 / 5 * 33 / (64 * 0.5 * 700e6)
     assert float(cost.breakdown["slowest_bn_s"]) == pytest.approx(expected, rel=1e-5)
@@ -264,7 +264,7 @@ def test_more_tiers_never_slow_the_stack(name):
 
     def period(r, g):
         spec = reram_gpu.deeptrain(3, 1)
-        spec = spec.replace(
+        spec = spec.replace(  # pyright: ignore[reportAttributeAccessIssue]
             num_reram_tiers=jnp.float32(r), num_gpu_tiers=jnp.float32(g)
         )
         return float(estimate(spec, ops).period_s)
@@ -377,9 +377,9 @@ def test_refuses_stacks(r, g, match):
 
 def test_refuses_rates_that_are_not_positive():
     with pytest.raises(ValueError, match="gpu_clock_hz.*positive"):
-        reram_gpu.deeptrain().replace(gpu_clock_hz=0.0).checked()
+        reram_gpu.deeptrain().replace(gpu_clock_hz=0.0).checked()  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match="gpu_utilisation"):
-        reram_gpu.deeptrain().replace(gpu_utilisation=1.5).checked()
+        reram_gpu.deeptrain().replace(gpu_utilisation=1.5).checked()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_exact_is_the_default():

@@ -71,7 +71,7 @@ def test_batch_norm_is_a_small_part_of_a_gpu_step():
 def test_more_of_a_resource_never_costs_time(compute, bandwidth):
     _, ops = _ops()
     spec = roofline.titan_xp()
-    faster = spec.replace(
+    faster = spec.replace(  # pyright: ignore[reportAttributeAccessIssue]
         peak_macs_per_s=spec.peak_macs_per_s * max(1, compute),
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s * max(1, bandwidth),
     )
@@ -88,4 +88,4 @@ def test_smooth_tends_to_exact():
 
 def test_refuses():
     with pytest.raises(ValueError, match="bandwidth_efficiency.*at most 1, got 1.5"):
-        roofline.titan_xp().replace(bandwidth_efficiency=1.5).checked()
+        roofline.titan_xp().replace(bandwidth_efficiency=1.5).checked()  # pyright: ignore[reportAttributeAccessIssue]

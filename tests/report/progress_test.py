@@ -146,7 +146,7 @@ class LiveProgressTest(absltest.TestCase):
                 self.assertIs(handler.stream, sys.stderr)
                 raise RuntimeError("boom")
             self.assertIs(sys.stderr, stderr)
-            self.assertIs(handler.stream, stderr)
+            self.assertIs(handler.stream, stderr)  # pyright: ignore[reportPossiblyUnboundVariable]
         self.assertEqual((sys.stdout, sys.stderr), before)
         shown = self.terminal.getvalue()
         self.assertGreater(shown.rindex("\x1b[?25h"), shown.rindex("\x1b[?25l"))

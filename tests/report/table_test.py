@@ -72,7 +72,7 @@ class TableTest(absltest.TestCase):
     def test_terminal(self):
         console = rich.console.Console(file=io.StringIO(), width=80)
         console.print(_table().to_rich())
-        lines = [line.split() for line in console.file.getvalue().splitlines()]
+        lines = [line.split() for line in console.file.getvalue().splitlines()]  # pyright: ignore[reportAttributeAccessIssue]
         self.assertIn(["★", "BO-N", "21.3", "µs", "98.9%", "2"], lines)
         self.assertIn(["Mean", "of", "three", "seeds."], lines)
 
@@ -88,8 +88,8 @@ class TableTest(absltest.TestCase):
         self.assertEqual(row, r"| \<script\>\|\`\*\[bold\] \[31m |")
         console = rich.console.Console(file=io.StringIO(), width=80)
         console.print(table.to_rich())
-        self.assertIn("[red]x|y", console.file.getvalue())
-        self.assertIn("[bold]", console.file.getvalue())
+        self.assertIn("[red]x|y", console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
+        self.assertIn("[bold]", console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_wide_characters_are_aligned_by_cells(self):
         table = Table("", ["名前", "n"], [("資", 1), ("abcd", 22)])

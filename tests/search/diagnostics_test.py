@@ -112,4 +112,4 @@ def test_a_quantity_without_draws_that_differ_is_left_out():
 def test_is_frozen():
     found = diagnose(_posterior(_independent(num_samples=4)))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.num_chains = 1
+        found.num_chains = 1  # pyright: ignore[reportAttributeAccessIssue]

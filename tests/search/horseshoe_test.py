@@ -119,7 +119,7 @@ def test_block_of_coefficients_has_the_conditional_of_the_model(
         return (
             _log_inverse_gamma(variance, shape, scale)
             + normal.logpdf(z["coefficients"])
-            + intercept.logpdf(z["intercept"])
+            + intercept.logpdf(z["intercept"])  # pyright: ignore[reportAttributeAccessIssue]
         )
 
     difference = conditional(other) - conditional(sites)

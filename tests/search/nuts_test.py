@@ -207,7 +207,7 @@ def test_gibbs_and_nuts_agree_on_a_sparse_truth():
         vary = (a.var(axis=0) + b.var(axis=0)) > 0  # else all are certain, and equal
         np.testing.assert_array_equal(a[0][~vary], b[0][~vary], err_msg=name)
         result = stats.ttest_ind(a[:, vary], b[:, vary], equal_var=False)
-        assert np.all(result.pvalue > 2 * stats.norm.sf(4.0)), (name, result.pvalue)
+        assert np.all(result.pvalue > 2 * stats.norm.sf(4.0)), (name, result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_nuts_without_noise():

@@ -179,7 +179,7 @@ def test_a_power_of_two_scales_the_result():
 def test_compiles_once_per_size():
     a, b = _batch(5, 0, num=5)
     bqp.solve(a[0], b[0], method="sdp")
-    before = sdp._relax._cache_size()
+    before = sdp._relax._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
     for a_s, b_s in zip(a, b, strict=True):
         bqp.solve(a_s, b_s, method="sdp")
-    assert sdp._relax._cache_size() == before
+    assert sdp._relax._cache_size() == before  # pyright: ignore[reportAttributeAccessIssue]

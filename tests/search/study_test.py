@@ -305,7 +305,7 @@ def test_best_takes_the_penalty_off():
     study.tell([1, 1, 1, 0, 0, 0], 1.0)  # 0.25
     study.tell([1, 0, 0, 0, 0, 0], 0.75)  # 0.5
     study.tell([0, 0, 0, 0, 0, 0], 0.5)  # 0.5, later
-    assert study.best.x.tolist() == [1, 0, 0, 0, 0, 0]
+    assert study.best.x.tolist() == [1, 0, 0, 0, 0, 0]  # pyright: ignore[reportAttributeAccessIssue]
     assert study.penalised(study.best) == 0.5
     with pytest.raises(ValueError, match=r"`trial` \(number 0\) is running"):
         study.penalised(study.trials[0])

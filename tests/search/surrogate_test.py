@@ -101,13 +101,13 @@ def test_huge_observations_do_not_overflow():
 def test_growing_data_compile_once_in_a_bucket():
     x, y = _planted(5, 64)
     _sample(x[:1], y[:1])
-    count = surrogate._sample_gibbs._cache_size()
+    count = surrogate._sample_gibbs._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
     for n in (2, 3, 17, 31, 32):
         _sample(x[:n], y[:n], seed=n)
-    assert surrogate._sample_gibbs._cache_size() == count
+    assert surrogate._sample_gibbs._cache_size() == count  # pyright: ignore[reportAttributeAccessIssue]
     for n in (33, 50, 64):
         _sample(x[:n], y[:n])
-    assert surrogate._sample_gibbs._cache_size() == count + 1
+    assert surrogate._sample_gibbs._cache_size() == count + 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_buckets():

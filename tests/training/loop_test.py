@@ -175,7 +175,7 @@ def test_the_chip_is_part_of_the_step(tiny_network):
     config = TrainConfig(epochs=1, batch_size=32, learning_rate=0.1)
     trainer = Trainer(tiny_network, _digits(), config, chip_costs=costs)
     for sites, r, g in ((_ALL, 3, 1), ((1,), 2, 2)):
-        design = _design(*sites).replace(chip=reram_gpu.deeptrain(r, g))
+        design = _design(*sites).replace(chip=reram_gpu.deeptrain(r, g))  # pyright: ignore[reportAttributeAccessIssue]
         assert trainer.train(design, seed=0).status in ("trained", "at_chance")
     assert trainer.num_step_traces == 1
 

@@ -85,8 +85,8 @@ def test_a_scan(fn, args, sizes, length, reverse):
     # Carried values keep their shape; of a map the body sees one step.
     _, carry, maps = found.split(body.invars)
     _, carried, whole = found.split(eqn.invars)
-    assert [v.aval.shape for v in carry] == [v.aval.shape for v in carried]
-    assert [(length, *v.aval.shape) for v in maps] == [v.aval.shape for v in whole]
+    assert [v.aval.shape for v in carry] == [v.aval.shape for v in carried]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [(length, *v.aval.shape) for v in maps] == [v.aval.shape for v in whole]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_scan_inside_a_scan():

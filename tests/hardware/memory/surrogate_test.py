@@ -173,7 +173,7 @@ def test_resources_must_be_positive(vgg, relax):
     for name in _RESOURCES:
         for value in (0.0, -1e9, float("nan"), float("inf")):
             with pytest.raises(ValueError, match=name):
-                memory.estimate(_spec().replace(**{name: value}), vgg, relax=relax)
+                memory.estimate(_spec().replace(**{name: value}), vgg, relax=relax)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_traffic_grows_with_a_traced_batch_beyond_the_calibrated_ones(vgg):

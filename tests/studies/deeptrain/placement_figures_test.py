@@ -21,7 +21,7 @@ _PANELS = {
 def test_stage_bars(normalize, heights, label):
     figure = figures.stage_bars(_PANELS, normalize=normalize)
     bars = figure.axes[0].patches
-    np.testing.assert_allclose([bar.get_height() for bar in bars], heights)
+    np.testing.assert_allclose([bar.get_height() for bar in bars], heights)  # pyright: ignore[reportAttributeAccessIssue]
     assert figure.get_supylabel() == label
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
@@ -37,8 +37,8 @@ def test_inclusion_probability_has_a_panel_of_elements():
     top, bottom = figure.axes
     assert top.get_ylabel()
     assert bottom.get_ylabel()
-    np.testing.assert_allclose([b.get_height() for b in top.patches], [0.95, 0.1])
-    np.testing.assert_allclose([b.get_height() for b in bottom.patches], [65536, 2048])
+    np.testing.assert_allclose([b.get_height() for b in top.patches], [0.95, 0.1])  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_allclose([b.get_height() for b in bottom.patches], [65536, 2048])  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_rejects():
