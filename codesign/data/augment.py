@@ -15,14 +15,12 @@ from codesign.types import Array
 class Augmentation:
     """How training images vary. Hashable, and static in a jitted step.
 
-    Attributes:
-        crop_padding: Black pixels added on each side before cropping to the old size at
-            a random place: images move by at most this much. 0 for none.
-        flip: Whether half of the images are mirrored, left to right.
+    Black pixels are added on each side before cropping to the old size at a random
+    place, so that images move by at most `crop_padding`.
     """
 
-    crop_padding: int = 0
-    flip: bool = False
+    crop_padding: int = 0  # pixels on each side
+    flip: bool = False  # whether half of the images are mirrored, left to right
 
     def __post_init__(self):
         """Checks the crop.

@@ -20,7 +20,7 @@ def _uniform(bound: float) -> Callable:
 
 
 # From fan_in to the initialisations of a kernel and of a bias.
-INITIALISATIONS: dict[str, Callable[[int], tuple[Callable, Callable]]] = {
+INITIALISATIONS: dict[str, Callable[[int], tuple[Callable, ...]]] = {
     # torch.nn.Conv2d and Linear: kaiming_uniform(a=sqrt(5)) is U(-1/sqrt(fan_in), ...).
     "pytorch": lambda fan_in: (_uniform(1 / math.sqrt(fan_in)),) * 2,
     # Glorot & Bengio, AISTATS 2010.

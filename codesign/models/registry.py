@@ -21,6 +21,7 @@ from codesign.models.sequence import SequenceNetwork
 # Settings that say what the data look like; all others are fields of the module.
 _IMAGES: dict[str, Any] = {"num_classes": 10, "image_shape": (32, 32, 3)}
 _SEQUENCES: dict[str, Any] = {"length": 50}  # Table 5.1 of the memory paper
+_FIELDS_OF_FLAX = ("parent", "name")  # which every Linen module has
 
 # Of settings that several networks have: what holds, and what is said where it does not.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -82,11 +83,7 @@ def register(
     def enter(module: _Module) -> _Module:
         settings = dict(_SEQUENCES if num_sites is None else _IMAGES)
         for field in inspect.signature(module).parameters.values():
-            if field.name not in (
-                *settings,
-                "parent",
-                "name",
-            ):  # Flax adds the last two
+            if field.name not in (*settings, *_FIELDS_OF_FLAX):
                 settings[field.name] = field.default
         _ENTRIES[name] = _Entry(module, title, num_sites, paper_sites, settings)
         return module

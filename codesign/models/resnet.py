@@ -10,6 +10,7 @@ from codesign.types import Array
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride; two blocks each
 _NUM_MAIN = 17  # the stem and two convolutions in each of eight blocks
+_PAPER_SITES = (3, 6, 7, *range(9, 18))  # DeepTrain, Section VI-D
 
 
 def _conv(
@@ -27,12 +28,7 @@ def _conv(
     )
 
 
-@register(
-    "resnet18",
-    title="ResNet-18",
-    num_sites=20,
-    paper_sites=(3, 6, 7, *range(9, 18)),  # DeepTrain, Section VI-D
-)
+@register("resnet18", title="ResNet-18", num_sites=20, paper_sites=_PAPER_SITES)
 class ResNet18(nn.Module):
     """He et al., CVPR 2016, with the 3x3 stride-1 stem usual for 32x32 images.
 

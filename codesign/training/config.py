@@ -34,7 +34,7 @@ class TrainConfig:
     )
     schedule: str = setting(
         "cosine",
-        "Learning rate: `constant`, `cosine` to 0, `step` by 1/10 at 1/2 and at 3/4.",
+        "Learning rate: `constant`; `cosine` to 0; `step`, a tenth at 1/2 and at 3/4.",
         one_of=tuple(_SCHEDULES),
     )
     stop_at_chance: float | None = setting(

@@ -48,12 +48,11 @@ def schedule(
     but not before the tensor's previous use is over. It is issued if it fits beside what
     is held at every step from then to i, else tried again a step later.
 
-    More of a resource can cost time, for two reasons. With more room a prefetch is issued
-    earlier, and a load that some step already waits for queues behind it: that costs
-    next to nothing. And a step that does not fit streams its tensors beside its compute,
-    while in a slightly larger cache it fits and first waits for its loads: that costs up
-    to 3 % on the networks of the paper above 24 MB, and 41 % on an LSTM between 16 and
-    18 MB.
+    More of a resource can cost time. With more room a prefetch starts earlier, and a load
+    that a step already waits for queues behind it; that costs next to nothing. And a step
+    that does not fit streams beside its compute, while in a slightly larger cache it fits
+    and first waits for its loads; that costs up to 3 % on the networks of the paper above
+    24 MB, and 41 % on an LSTM between 16 and 18 MB.
     """
     num_steps, num_accesses = len(trace.first) - 1, len(trace.touched)
     start, end = np.empty(num_steps), np.empty(num_steps)
