@@ -13,6 +13,7 @@ from codesign.studies.search_benchmark.benchmark_result import (
     BenchmarkResult,
     Measured,
     Run,
+    Unit,
 )
 from codesign.studies.search_benchmark.benchmark_settings import (
     PRESETS,
@@ -21,9 +22,6 @@ from codesign.studies.search_benchmark.benchmark_settings import (
 )
 
 __all__ = ["PRESETS", "STUDY", "BenchmarkConfig", "Task", "run", "run_one"]
-
-# Task, seed and optimiser of a run; or variables and observations of asks to be timed.
-Unit = tuple[Task, int, str] | tuple[int, int]
 
 
 def units(config: BenchmarkConfig) -> list[Unit]:
@@ -82,9 +80,6 @@ def run_one(
         objectives.append(value - problem.sparsity_penalty * int(x.sum()))
         on_step(number + 1)
     return Run(
-        problem=task.problem,
-        seed=seed,
-        optimizer=optimizer_name,
         num_initial=task.num_initial,
         optimum=problem.optimum,
         points=tuple(xs),
