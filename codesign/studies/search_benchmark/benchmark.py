@@ -25,6 +25,7 @@ __all__ = ["PRESETS", "STUDY", "BenchmarkConfig", "Task", "run", "run_one"]
 
 
 def units(config: BenchmarkConfig) -> list[Unit]:
+    """All runs, then the asks that are timed."""
     seeds = range(config.seed, config.seed + config.num_seeds)
     runs = itertools.product(config.tasks, seeds, config.optimizers)
     sizes = itertools.product(config.speed_variables or (), config.speed_observations)
@@ -32,6 +33,7 @@ def units(config: BenchmarkConfig) -> list[Unit]:
 
 
 def measure(config: BenchmarkConfig, unit: Unit, job: frame.Job) -> Measured:
+    """Does one run, or times asks of one size."""
     if len(unit) == 2:
         job.update(0, f"time of an ask, C = {unit[0]}", observations=unit[1])
         return Measured(speed=ask_time.measure(*unit))
