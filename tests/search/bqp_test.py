@@ -114,8 +114,8 @@ def test_auto_is_exact_while_it_can_be():
         assert bqp.solve(a, b).method == method
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.sampled_from((1, 2, 5)), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from((1, 4)), st.integers(0, 2**32 - 1), st.booleans())
 def test_sdp_exclusion_walks_through_all_points(num_variables, seed, constant):
     a, b = _instance(num_variables, seed)
     if constant:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from codesign import search
 from codesign.search import optimizer as optimizers
 from codesign.search import points
+from codesign.search.draws import Draws
 from codesign.search.study import SearchSpaceExhausted, Study
 
 _PEERS = [
@@ -106,6 +107,33 @@ def test_order_of_results_does_not_matter(name, order, seed):
             one.tell(x, _value(x))
         for x in batch[list(order)]:
             other.tell(x, _value(x))
+
+
+@pytest.mark.parametrize("name", _FAST)
+def test_one_at_a_time_is_the_script_itself(name):
+    # The initial points, then what one script yields; known points are answered at once.
+    def random(initial, values, draws):
+        while True:
+            yield draws.bits(8)
+
+    scripts = {
+        "random": random,
+        "local_search": optimizers._local_search,
+        "simulated_annealing": optimizers._simulated_annealing,
+    }
+    asked = _one_at_a_time(name, 80)
+    initial = np.stack([points.decode(code) for code in asked[:3]])
+    known = {
+        code: _value(points.decode(code)) - 0.25 * code.count("1") for code in asked
+    }
+    values = np.array([known[code] for code in asked[:3]])
+    script = scripts[name](initial, values, Draws(name, 0))
+    x, met = next(script), {*asked[:3]}
+    for code in asked[3:]:
+        while points.encode(x) in met:
+            x = script.send(known[points.encode(x)])
+        assert points.encode(x) == code
+        met.add(code)
 
 
 @pytest.mark.parametrize("name", ["local_search", "simulated_annealing"])

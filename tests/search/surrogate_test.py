@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ def _planted(num_variables, num_points, seed=0, noise=0.01):
 
 
 def _sample(x, y, seed=0, **kwargs):
-    settings = {"num_chains": 2, "num_warmup": 150, "num_samples": 100, **kwargs}
+    settings: dict[str, Any] = {"num_chains": 2, "num_warmup": 150, "num_samples": 100}
+    settings |= kwargs
     return surrogate.sample_posterior(jax.random.key(seed), x, y, **settings)
 
 
@@ -100,14 +102,15 @@ def test_huge_observations_do_not_overflow():
 
 def test_growing_data_compile_once_in_a_bucket():
     x, y = _planted(5, 64)
+    compiled: Any = surrogate._sample_gibbs
     _sample(x[:1], y[:1])
-    count = surrogate._sample_gibbs._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+    count = compiled._cache_size()
     for n in (2, 3, 17, 31, 32):
         _sample(x[:n], y[:n], seed=n)
-    assert surrogate._sample_gibbs._cache_size() == count  # pyright: ignore[reportAttributeAccessIssue]
+    assert compiled._cache_size() == count
     for n in (33, 50, 64):
         _sample(x[:n], y[:n])
-    assert surrogate._sample_gibbs._cache_size() == count + 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert compiled._cache_size() == count + 1
 
 
 def test_buckets():
@@ -131,7 +134,7 @@ def test_settings_of_the_caller_do_not_change_the_draws():
 def test_a_key_for_each_chain():
     x, y = _planted(5, 8)
     keys = jax.random.split(jax.random.key(0), 2)
-    settings = {"num_chains": 2, "num_warmup": 150, "num_samples": 100}
+    settings: dict[str, Any] = {"num_chains": 2, "num_warmup": 150, "num_samples": 100}
     by_key = surrogate.sample_posterior(keys, x, y, **settings)
     np.testing.assert_array_equal(by_key.linear, _sample(x, y).linear)
     swapped = surrogate.sample_posterior(keys[::-1], x, y, **settings)

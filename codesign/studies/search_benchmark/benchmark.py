@@ -13,6 +13,7 @@ from codesign.studies.search_benchmark.benchmark_result import (
     BenchmarkResult,
     Measured,
     Run,
+    Unit,
 )
 from codesign.studies.search_benchmark.benchmark_settings import (
     PRESETS,
@@ -22,11 +23,9 @@ from codesign.studies.search_benchmark.benchmark_settings import (
 
 __all__ = ["PRESETS", "STUDY", "BenchmarkConfig", "Task", "run", "run_one"]
 
-# Task, seed and optimiser of a run; or variables and observations of asks to be timed.
-Unit = tuple[Task, int, str] | tuple[int, int]
-
 
 def units(config: BenchmarkConfig) -> list[Unit]:
+    """All runs, then the asks that are timed."""
     seeds = range(config.seed, config.seed + config.num_seeds)
     runs = itertools.product(config.tasks, seeds, config.optimizers)
     sizes = itertools.product(config.speed_variables or (), config.speed_observations)
@@ -34,6 +33,7 @@ def units(config: BenchmarkConfig) -> list[Unit]:
 
 
 def measure(config: BenchmarkConfig, unit: Unit, job: frame.Job) -> Measured:
+    """Does one run, or times asks of one size."""
     if len(unit) == 2:
         job.update(0, f"time of an ask, C = {unit[0]}", observations=unit[1])
         return Measured(speed=ask_time.measure(*unit))
@@ -82,9 +82,6 @@ def run_one(
         objectives.append(value - problem.sparsity_penalty * int(x.sum()))
         on_step(number + 1)
     return Run(
-        problem=task.problem,
-        seed=seed,
-        optimizer=optimizer_name,
         num_initial=task.num_initial,
         optimum=problem.optimum,
         points=tuple(xs),

@@ -16,6 +16,7 @@ from codesign.studies.search_benchmark.benchmark_result import (
     BenchmarkResult,
     Measured,
     Run,
+    Unit,
 )
 from codesign.studies.search_benchmark.benchmark_settings import BenchmarkConfig
 from codesign.studies.search_benchmark.problems import PROBLEMS
@@ -31,7 +32,7 @@ _NOTES = {
 }
 
 
-def report(config: BenchmarkConfig, found: Mapping[Any, Measured]) -> frame.Report:
+def report(config: BenchmarkConfig, found: Mapping[Unit, Measured]) -> frame.Report:
     """Targets first, then regret curves, then where each optimiser ended."""
     result = BenchmarkResult(config, found)
     reached = quantities(targets.rows(config), result)

@@ -3,42 +3,28 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from codesign.search import optimizer as optimizers
 from codesign.studies.search_benchmark.ask_time import Speed
-from codesign.studies.search_benchmark.benchmark_settings import BenchmarkConfig
+from codesign.studies.search_benchmark.benchmark_settings import BenchmarkConfig, Task
 
+# Task, seed and optimiser of a run; or variables and observations of asks to be timed.
+Unit = tuple[Task, int, str] | tuple[int, int]
 _ROUNDING = 1e-9  # regrets below are 0: sums were taken in another order
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One optimiser on one problem.
+    """One optimiser on one problem from one seed; N evaluations."""
 
-    Attributes:
-        problem: Name in `problems.PROBLEMS`.
-        seed: Of the problem, the initial points and the optimiser.
-        optimizer: Name in `optimizers.OPTIMIZERS`.
-        num_initial: Evaluations before the optimiser proposed.
-        optimum: Exact maximum of the objective, penalty included.
-        points: `[N]` evaluated points, encoded as text.
-        objectives: `[N]` their objective, penalty included.
-        ask_s: `[N]` CPU time of each proposal.
-        num_rejected: Points that were ruled out without evaluating them.
-    """
-
-    problem: str
-    seed: int
-    optimizer: str
-    num_initial: int
-    optimum: float
-    points: tuple[str, ...]
-    objectives: tuple[float, ...]
-    ask_s: tuple[float, ...]
-    num_rejected: int = 0
+    num_initial: int  # evaluations before the optimiser proposed
+    optimum: float  # exact maximum of the objective, penalty included
+    points: tuple[str, ...]  # [N] encoded as text
+    objectives: tuple[float, ...]  # [N] penalty included
+    ask_s: tuple[float, ...]  # [N] CPU time of each proposal
+    num_rejected: int = 0  # points that were ruled out without evaluating them
 
     @functools.cached_property
     def regret(self) -> np.ndarray:
@@ -70,12 +56,16 @@ class BenchmarkResult:
     """What all units found."""
 
     config: BenchmarkConfig
-    found: Mapping[Any, Measured]
+    found: Mapping[Unit, Measured]
 
     def of(self, problem: str, optimizer: str) -> list[Run]:
         """Runs of an optimiser on a problem, by seed; empty if there are none."""
-        runs = (each.run for each in self.found.values() if each.run)
-        return [r for r in runs if (r.problem, r.optimizer) == (problem, optimizer)]
+        return [
+            each.run
+            for unit, each in self.found.items()
+            if each.run and len(unit) == 3
+            if (unit[0].problem, unit[2]) == (problem, optimizer)
+        ]
 
     @property
     def speeds(self) -> list[Speed]:

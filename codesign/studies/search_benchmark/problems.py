@@ -52,11 +52,6 @@ def is_hopeless(problem: Problem, x: np.ndarray) -> bool:
     return isinstance(problem, TrainedPlacements) and problem.is_hopeless(x)
 
 
-def penalised(problem: Problem, x: np.ndarray) -> float:
-    """What is to be maximised, value(x) - sparsity_penalty * |x|_1."""
-    return problem.value(x) - problem.sparsity_penalty * int(np.sum(x))
-
-
 @dataclasses.dataclass(frozen=True)
 class BinaryQuadratic:
     """BOCS, section 4.1: x'Qx with Q_ij = N(0, 1) exp(-(i - j)^2 / length_scale^2).

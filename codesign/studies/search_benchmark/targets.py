@@ -20,14 +20,15 @@ def rows(config: BenchmarkConfig) -> list[Row]:
     """The targets that the benchmark's problems, budgets and sizes decide."""
     budgets = {task.problem: task.num_guided for task in config.tasks}
     found = [row for n, row in _SEARCH if budgets.get(row.of["problem"], 0) >= n]
-    for c, n in itertools.product(
-        config.speed_variables or (), config.speed_observations
-    ):
-        if c in ask_time.MOST_S and n in _NEAR:
-            known = {"value": 0.2, "source": "BOCS in Python"} if c == 20 else {}
-            asked = ask_time.MOST_S[c]
-            found.append(_ask("ask_s", "One ask", c, n, asked=asked, **known))
-        if c == 20 and n in _NEAR:
+    sizes = itertools.product(config.speed_variables or (), config.speed_observations)
+    for c, n in sizes:
+        if c not in ask_time.MOST_S or n not in _NEAR:
+            continue
+        target: dict[str, Any] = {"asked": ask_time.MOST_S[c]}
+        if c == 20:
+            target |= {"value": 0.2, "source": "BOCS in Python"}
+        found.append(_ask("ask_s", "One ask", c, n, **target))
+        if c == 20:
             asked = ask_time.MOST_BATCH_S
             found.append(_ask("batch_ask_s", "Eight asks at once", c, n, asked=asked))
     return found

@@ -16,12 +16,13 @@ from codesign.studies.search_benchmark.benchmark_result import (
     BenchmarkResult,
     Measured,
     Run,
+    Unit,
 )
 
 _TINY = benchmark.BenchmarkConfig(
     preset="tiny",
     num_seeds=2,
-    tasks=(benchmark.Task("bqp_10", 4, 3), benchmark.Task("planted_20", 3, 3)),
+    tasks=(benchmark.Task("bqp_10", 4, 3), benchmark.Task("placement_0.005", 3, 3)),
     optimizers=("codesign", "random", "local_search"),
 )
 
@@ -46,8 +47,7 @@ def ran(monkeypatch):
     def run_one(task, seed, optimizer, on_step):
         units.append((task.problem, seed, optimizer))
         objectives = (0.0,) * task.num_evaluations
-        run = _run(optimizer, objectives, seed, task.problem)
-        return dataclasses.replace(run, num_initial=task.num_initial)
+        return dataclasses.replace(_run(objectives), num_initial=task.num_initial)
 
     monkeypatch.setattr(benchmark, "run_one", run_one)
     return units
@@ -66,14 +66,14 @@ def test_writes_everything(finished):
     assert len(result.found) == 2 * 2 * 3
     results = Results.read(workdir / "results.json")
     assert results.experiment == "search_benchmark"
-    runs = result.of("planted_20", "codesign")
+    runs = result.of("placement_0.005", "codesign")
     mean = np.mean([run.regret[-1] for run in runs])
-    assert results["mean_regret[planted_20,codesign]"].value == pytest.approx(mean)
-    assert results.figures == ("regret_literature.png", "regret_planted.png")
+    assert results["mean_regret[placement_0.005,codesign]"].value == pytest.approx(mean)
+    assert results.figures == ("regret_literature.png", "regret_placement.png")
     for figure in results.figures:
         assert (workdir / figure).read_bytes().startswith(b"\x89PNG")
     page = (workdir / "report.html").read_text()
-    assert "Planted quadratic, C = 20" in page
+    assert "Placements of VGG-11, lambda = 0.005" in page
     assert "data:image/png" in page
 
 
@@ -103,8 +103,8 @@ def test_resumes_after_a_kill(finished, copy):
     ("change", "expected"),
     [
         ({}, []),
-        ({"num_seeds": 3}, [("bqp_10", 2), ("planted_20", 2)]),
-        ({"seed": 1}, [("bqp_10", 2), ("planted_20", 2)]),
+        ({"num_seeds": 3}, [("bqp_10", 2), ("placement_0.005", 2)]),
+        ({"seed": 1}, [("bqp_10", 2), ("placement_0.005", 2)]),
         ({"tasks": (benchmark.Task("ising", 2, 3),)}, [("ising", 0), ("ising", 1)]),
         # The same problem on another budget is another run.
         ({"tasks": (benchmark.Task("bqp_10", 2, 3),)}, [("bqp_10", 0), ("bqp_10", 1)]),
@@ -142,30 +142,28 @@ def test_rejects(change, message):
         dataclasses.replace(_TINY, **change).checked()
 
 
-def _run(optimizer, objectives, seed=0, problem="bqp_10"):
+def _run(objectives):
     count = len(objectives)
-    times = (0.0,) * count
-    return Run(problem, seed, optimizer, 2, 1.0, ("0",) * count, objectives, times)
+    return Run(2, 1.0, ("00000000",) * count, objectives, (0.0,) * count)
 
 
 def test_regret_of_a_run():
-    run = _run("codesign", (0.0, 0.5, 0.2, 1.0 - 1e-12, 0.7))
+    run = _run((0.0, 0.5, 0.2, 1.0 - 1e-12, 0.7))
     np.testing.assert_allclose(run.regret, [1, 0.5, 0.5, 0, 0])
     assert run.evaluations_to_optimum == 2  # after the two initial ones
     assert run.guided_regret(1) == 0.5
     assert run.guided_regret(99) == 0
-    assert _run("codesign", (1.0, 0.0, 0.0)).evaluations_to_optimum == 0
-    assert _run("codesign", (0.5, 0.0)).evaluations_to_optimum == math.inf
+    assert _run((1.0, 0.0, 0.0)).evaluations_to_optimum == 0
+    assert _run((0.5, 0.0)).evaluations_to_optimum == math.inf
 
 
 def _reached(config, curves, speeds=()):
     """The targets, by key, that such objectives of each optimiser come to."""
-    runs = [
-        _run(name, objectives, seed)
+    found: dict[Unit, Measured] = {
+        (config.tasks[0], seed, name): Measured(run=_run(objectives))
         for name, each in curves.items()
         for seed, objectives in enumerate(each)
-    ]
-    found: dict = {number: Measured(run=run) for number, run in enumerate(runs)}
+    }
     for speed in speeds:
         key = speed.num_variables, speed.num_observations
         found[key] = Measured(speed=speed)
@@ -220,7 +218,7 @@ def test_small_budgets_decide_no_target():
 
 def test_speed_splits_an_ask(monkeypatch):
     monkeypatch.setattr(ask_time, "_REPEATS", 2)
-    found = ask_time.measure(6, 10)
+    found = ask_time.measure(8, 10)
     parts = found.posterior_s + found.acquisition_s
     assert 0 < parts < 3 * found.ask_s  # medians, each of its own
     assert found.ask_s < 10

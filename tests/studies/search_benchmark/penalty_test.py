@@ -8,19 +8,16 @@ from codesign.studies.search_benchmark.benchmark_result import (
     BenchmarkResult,
     Measured,
     Run,
+    Unit,
 )
 from codesign.studies.search_benchmark.problems import PROBLEMS, is_hopeless
 
 
 def _run(lambda_, x):
     """A run that evaluated No-BN and one placement, from seed 0."""
-    name = placements.placement_name(lambda_)
-    problem = PROBLEMS[name](0)
-    tried = [np.zeros(8, int), np.array(x)]
+    problem = PROBLEMS[placements.placement_name(lambda_)](0)
+    tried = [np.zeros(8, int), x]
     return Run(
-        problem=name,
-        seed=0,
-        optimizer="codesign",
         num_initial=1,
         optimum=problem.optimum,
         points=tuple(map(points.encode, tried)),
@@ -29,8 +26,14 @@ def _run(lambda_, x):
     )
 
 
-def _result(*runs):
-    found = {number: Measured(run=run) for number, run in enumerate(runs)}
+def _result(found_by_lambda):
+    """What a benchmark finds that has one run for each lambda."""
+    found: dict[Unit, Measured] = {
+        (benchmark.Task(placements.placement_name(x)), 0, "codesign"): Measured(
+            run=_run(x, placement)
+        )
+        for x, placement in found_by_lambda.items()
+    }
     return BenchmarkResult(benchmark.BenchmarkConfig(), found)
 
 
@@ -38,19 +41,18 @@ def test_largest_valid_lambda_is_chosen():
     # Site 7 alone stays more than a point below All-BN over seeds; C3 and C8 do not.
     table = placements.published()
     accuracy = table.accuracy.mean(axis=1)
-    pair, one = [0, 0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1, 0]
+    pair, one = np.array([0, 0, 1, 0, 0, 0, 0, 1]), np.array([0, 0, 0, 0, 0, 0, 1, 0])
     assert accuracy[table.row(pair)] > accuracy[-1] - 0.01
     assert accuracy[table.row(one)] < accuracy[-1] - 0.01
-    rows = penalty.rows(
-        _result(_run(0.001, [1] * 8), _run(0.005, pair), _run(0.02, one))
-    )
+    found_by_lambda = {0.001: np.ones(8, int), 0.005: pair, 0.02: one}
+    rows = penalty.rows(_result(found_by_lambda))
     assert [(r.penalty, r.num_bn, r.valid) for r in rows] == [
         (0.001, 8, 1),
         (0.005, 2, 1),
         (0.02, 1, 0),
     ]
     assert rows[1].accuracy == pytest.approx(accuracy[table.row(pair)])
-    assert penalty.chosen(rows).penalty == 0.005
+    assert penalty.chosen(rows) == rows[1]
     quantities = {q.key: q.value for q in penalty.quantities(rows)}
     assert quantities["lambda_chosen"] == 0.005
     assert quantities["lambda_num_bn[0.005]"] == 2
