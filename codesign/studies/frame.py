@@ -203,7 +203,8 @@ class Study(Generic[_Config, _Found]):
                 self._check_folder(config, folder)
             # A folder that is not there yet stays away until all checks have passed.
             units = list(self.units(config))
-            kept = self._kept(config, folder) if folder.is_dir() else None
+            has_record = (folder / "finished.jsonl").exists()
+            kept = self._kept(config, folder) if has_record else None
             pending = [unit for unit in units if kept is None or unit not in kept]
             prepared = self.prepare and self.prepare(config, pending, **given)
             lock()
@@ -237,29 +238,26 @@ class Study(Generic[_Config, _Found]):
         return kept if self.found else None
 
     def _measure(self, config, units, kept, folder, prepared) -> dict[Any, _Found]:
-        steps = [self.steps(config, unit) for unit in units]
-        done = sum(
-            n for unit, n in zip(units, steps, strict=True) if kept and unit in kept
-        )
-        found, first = {}, 0
+        steps = {unit: self.steps(config, unit) for unit in units}
+        done = sum(steps[unit] for unit in units if kept and unit in kept)
+        found = {}
         with (
             MetricsLog(folder / "metrics.jsonl") as metrics,
-            Progress(sum(steps), self.name, initial_step=done) as progress,
+            Progress(sum(steps.values()), self.name, initial_step=done) as progress,
         ):
-            for unit, num_steps in zip(units, steps, strict=True):
+            for unit in units:
                 if kept is None or unit not in kept:
                     start = time.monotonic()
-                    job = Job(folder, metrics, progress, done if kept else first)
+                    job = Job(folder, metrics, progress, done)
                     extra = () if self.prepare is None else (prepared,)
                     found[unit] = self.measure(config, unit, job, *extra)
-                    seconds = time.monotonic() - start
+                    done += steps[unit]
                     if kept is not None:
+                        seconds = time.monotonic() - start
                         metrics.append({"unit": unit, "seconds": seconds})
                         kept.keep(unit, found[unit], seconds)
-                    done += num_steps
                 if kept is not None:  # As a resumed run will read it.
                     found[unit] = kept[unit]
-                first += num_steps
         return found
 
     def _write(self, config, found, folder: pathlib.Path, wall_s: float) -> None:
@@ -282,38 +280,31 @@ class Study(Generic[_Config, _Found]):
             if section.body
         ]
         results = reports.Results(
-            experiment=self.name,
-            preset=config.preset,
-            seed=config.seed,
+            experiment=self.name, preset=config.preset, seed=config.seed,
             environment=reports.environment(),
             wall_s=wall_s + time.monotonic() - start,
-            quantities=made.quantities,
-            figures=images,
-            extras=made.extras,
-        )
+            quantities=made.quantities, figures=images, extras=made.extras,
+        )  # fmt: skip
         page = reports.render_page(
-            made.title,
-            made.summary,
-            cards=made.cards,
-            sections=sections,
-            results=results,
-            config=config,
-            warnings=made.warnings,
-        )
+            made.title, made.summary, cards=made.cards, sections=sections,
+            results=results, config=config, warnings=made.warnings,
+        )  # fmt: skip
         write_atomic(folder / "report.html", page)
         results.write(folder / "results.json")
         title, *footnotes = made.compared
         compared = comparison.table(made.quantities, title, footnotes)
-        _print(
-            [*made.shown, *([compared] if compared.rows else [])],
-            f"{made.summary}\nReport: {folder / 'report.html'}",
-        )
+        console = rich.console.Console()
+        for table in (*made.shown, *([compared] if compared.rows else [])):
+            if sys.stdout.isatty():
+                console.print(table.to_rich(console.width))
+            else:
+                print(f"{table.to_text()}\n", flush=True)
+        text = f"{made.summary}\nReport: {folder / 'report.html'}"
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def _opened(
-    workdir: StrPath,
-) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
+def _opened(workdir: StrPath) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
     """The folder, and a function that makes and locks it until the block ends."""
     if not str(workdir):
         raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
@@ -329,13 +320,3 @@ def _opened(
     finally:
         for each in held:
             each.release()
-
-
-def _print(tables: Sequence[Table], text: str) -> None:
-    console = rich.console.Console()
-    for table in tables:
-        if sys.stdout.isatty():
-            console.print(table.to_rich(console.width))
-        else:
-            print(f"{table.to_text()}\n", flush=True)
-    console.print(text, highlight=False, soft_wrap=True)

@@ -201,6 +201,9 @@ def test_a_failed_preparation_leaves_no_folder_behind(tmp_path):
     with pytest.raises(ValueError, match="not at hand"):
         study.run(_QUICK, workdir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="not at hand"):
+        study.run(_QUICK, workdir=tmp_path)
+    toy.STUDY.run(_change(power=3), workdir=tmp_path)  # nothing was begun there
 
 
 def test_presets_and_workdirs_are_checked():

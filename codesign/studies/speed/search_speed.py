@@ -14,7 +14,6 @@ from codesign.studies.search_benchmark.problems import PlantedQuadratic
 from codesign.studies.speed.timing import interleaved, row
 
 _N = 60  # observations
-_ASKED_S = {20: 0.05, 50: 0.2, 100: 1.5}  # of a proposal, by number of variables
 
 
 def asks(c: int, repeats: int, seed: int) -> list[Quantity]:
@@ -24,14 +23,14 @@ def asks(c: int, repeats: int, seed: int) -> list[Quantity]:
     of, where = {"variables": c, "observations": _N}, f"C = {c}, {_N} observations"
     found = [
         row(
-            "ask_s", ours.ask_s, f"one ask, {where}", of, asked=_ASKED_S[c],
+            "ask_s", ours.ask_s, f"one ask, {where}", of, asked=ask_time.MOST_S[c],
             peer=peer_s and ("Optuna TPE", peer_s),
         ),
         row("posterior_s", ours.posterior_s, f"posterior of an ask, {where}", of),
         row("acquisition_s", ours.acquisition_s, f"acquisition of an ask, {where}", of),
         row(
-            "batch_ask_s", ours.batch_ask_s, f"eight asks at once, {where}", of, asked=0.25,
-            peer=peer_s and ("8 of Optuna TPE", 8 * peer_s),
+            "batch_ask_s", ours.batch_ask_s, f"eight asks at once, {where}", of,
+            asked=ask_time.MOST_BATCH_S, peer=peer_s and ("8 of Optuna TPE", 8 * peer_s),
         ),
     ]  # fmt: skip
     return found if c == 20 else found[:-1]  # Only there is a batch's time asked.
@@ -113,7 +112,7 @@ def _clarabel(a: np.ndarray, b: np.ndarray, bound: float) -> tuple[str, float] |
 
 
 PIECES = {
-    "ask": (asks, tuple(_ASKED_S)),
-    "Gibbs sweep": (sweep, tuple(_ASKED_S)),
+    "ask": (asks, tuple(ask_time.MOST_S)),
+    "Gibbs sweep": (sweep, tuple(ask_time.MOST_S)),
     "programmes": (programmes, (20, 40, 60, 100)),
 }
