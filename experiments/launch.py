@@ -21,6 +21,7 @@ from codesign.studies.frame import Study
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 _NONE = ("none", "None")
+_OWN = ("workdir", "preset")
 
 
 class _Parser(flags.ArgumentParser):
@@ -131,21 +132,18 @@ def _print_help(study: Study, texts: dict[str, str]) -> None:
     values: dict[str, Any] = {}
     for name, kind, _ in fields(config):
         value = getattr(config, name)
-        nested = dataclasses.is_dataclass(kind)
-        values |= vars(value) if nested else {name: value}
-    made = rich.table.Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for column in ("flag", "value", "meaning"):
-        made.add_column(column, no_wrap=column == "flag", overflow="fold")
-    made.add_row("--workdir", flags.FLAGS.workdir, "Where everything is written.")
-    made.add_row("--preset", flags.FLAGS.preset, f"One of {', '.join(study.presets)}.")
+        values |= vars(value) if dataclasses.is_dataclass(kind) else {name: value}
+    rows = [(name, flags.FLAGS[name].value, flags.FLAGS[name].help) for name in _OWN]
     for name, _, rule in _settings(study):
-        value = values[name]
-        value = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         also = f" Also --{rule.flag}." if rule.flag else ""
-        made.add_row(f"--{name}", "" if value == "None" else value, rule.help + also)
-    for name, text in texts.items():
-        made.add_row(f"--{name}", "", text)
+        rows.append((name, values[name], rule.help + also))
+    rows += [(name, None, text) for name, text in texts.items()]
+    made = rich.table.Table.grid(padding=(0, 2, 0, 0))
+    for name, value, text in rows:
+        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        made.add_row(f"--{name}", "" if value is None else str(value), text)
     console = rich.console.Console(highlight=False)
-    console.print((sys.modules["__main__"].__doc__ or "").strip(), markup=False)
-    console.print(f"\nSettings of preset {flags.FLAGS.preset}:", markup=False)
+    for paragraph in (sys.modules["__main__"].__doc__ or "").split("\n\n"):
+        console.print(" ".join(paragraph.split()), end="\n\n", markup=False)
+    console.print(f"Settings of preset {flags.FLAGS.preset}:", markup=False)
     console.print(made)

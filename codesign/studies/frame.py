@@ -14,13 +14,13 @@ done, and goes on where it was killed. The workdir then holds `config.json`,
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-import filelock
 import rich.console
 from absl import logging
 from matplotlib.figure import Figure as MatplotlibFigure
@@ -197,23 +197,30 @@ class Study(Generic[_Config, _Found]):
         """
         config.checked()
         start = time.monotonic()
-        with _opened(workdir) as (folder, lock):
+        if not str(workdir):
+            raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
+        folder = pathlib.Path(workdir)
+        record = folder / "finished.jsonl"
+        with contextlib.ExitStack() as held:
+
+            @functools.cache
+            def lock() -> None:
+                held.callback(folders.lock(folder).release)
+
             if folder.is_dir():
                 lock()
                 self._check_folder(config, folder)
             # A folder that is not there yet stays away until all checks have passed.
             units = list(self.units(config))
-            has_record = (folder / "finished.jsonl").exists()
-            kept = self._kept(config, folder) if has_record else None
+            kept = self._kept(config, record) if record.exists() else None
             pending = [unit for unit in units if kept is None or unit not in kept]
             prepared = self.prepare and self.prepare(config, pending, **given)
             lock()
-            kept = kept or self._kept(config, folder)
+            kept = kept or self._kept(config, record)
             folders.write_settings(config, folder)
             before_s = sum(kept.seconds(u) for u in units if u in kept) if kept else 0
             found = self._measure(config, units, kept, folder, prepared)
-            wall_s = before_s + time.monotonic() - start
-            self._write(config, found, folder, wall_s)
+            self._write(config, found, folder, before_s + time.monotonic() - start)
             return found
 
     def _check_folder(self, config: _Config, folder: pathlib.Path) -> None:
@@ -232,9 +239,9 @@ class Study(Generic[_Config, _Found]):
                 folder,
             )
 
-    def _kept(self, config: _Config, folder: pathlib.Path) -> Finished[_Found] | None:
+    def _kept(self, config: _Config, record: pathlib.Path) -> Finished[_Found] | None:
         kind: Any = self.found or dict
-        kept = Finished(folder / "finished.jsonl", settings.identity(config), kind)
+        kept = Finished(record, settings.identity(config), kind)
         return kept if self.found else None
 
     def _measure(self, config, units, kept, folder, prepared) -> dict[Any, _Found]:
@@ -301,22 +308,3 @@ class Study(Generic[_Config, _Found]):
                 print(f"{table.to_text()}\n", flush=True)
         text = f"{made.summary}\nReport: {folder / 'report.html'}"
         console.print(text, highlight=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _opened(workdir: StrPath) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
-    """The folder, and a function that makes and locks it until the block ends."""
-    if not str(workdir):
-        raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
-    folder = pathlib.Path(workdir)
-    held: list[filelock.BaseFileLock] = []
-
-    def lock() -> None:
-        if not held:
-            held.append(folders.lock(folder))
-
-    try:
-        yield folder, lock
-    finally:
-        for each in held:
-            each.release()
