@@ -69,6 +69,7 @@ def test_sites_and_output(name):
     assert logits.shape == (4, 10)
 
 
+@pytest.mark.slow
 def test_all_ones_is_the_network_with_flax_batch_norms():
     network = _network()
     variables = _init(network)
@@ -101,6 +102,7 @@ def test_all_ones_is_the_network_with_flax_batch_norms():
 
 
 @pytest.mark.parametrize("train", [True, False])
+@pytest.mark.slow
 def test_running_statistics_do_not_matter_where_the_mask_is_zero(train):
     network = _network()
     variables = _init(network)
@@ -159,6 +161,7 @@ def test_one_program_serves_all_placements():
 
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg16", "vgg19", "resnet18"])
+@pytest.mark.slow
 def test_each_site_acts_on_the_output(name):
     network = _network(name)
     variables = _init(network)

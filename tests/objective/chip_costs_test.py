@@ -37,6 +37,7 @@ def _batch():
     return images, jnp.arange(8, dtype=jnp.int32)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_task_loss_with_respect_to_the_mask(tiny_network):
     # Float64 throughout, so that differences of the loss have digits to compare.
     with jax.enable_x64(True):
@@ -58,6 +59,7 @@ def test_gradients_of_the_task_loss_with_respect_to_the_mask(tiny_network):
 
 
 @pytest.mark.parametrize("relax", [EXACT, smooth(0.3)], ids=["exact", "smooth"])
+@pytest.mark.slow
 def test_the_step_returns_what_its_parts_return(relax, tiny_network):
     network = tiny_network
     step, state = _pieces(network, relax)

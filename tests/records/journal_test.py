@@ -256,7 +256,7 @@ def test_events_that_json_cannot_hold_are_refused_before_writing(path, sound):
 
 _WRITER = """
 import sys
-from codesign.search.journal import FileJournal
+from codesign.records.journal import FileJournal
 opened = FileJournal(sys.argv[1], {"num_variables": 3, "seed": 0})
 for i in range(40):
     with opened.locked():

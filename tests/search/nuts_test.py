@@ -184,6 +184,7 @@ def _summaries(posterior):
     }
 
 
+@pytest.mark.slow
 def test_gibbs_and_nuts_agree_on_a_sparse_truth():
     # Weak effects and few observations, so that probabilities are not 0 or 1 and the
     # density of the scales matters. Independent runs give each mean its Monte-Carlo

@@ -52,6 +52,7 @@ def _points(path):
     return ["".join(map(str, trial.x)) for trial in Study.load(path).trials]
 
 
+@pytest.mark.slow
 def test_25_and_25_evaluations_are_50_whenever_killed(tmp_path):
     _finish(_start(tmp_path / "whole.jsonl", 50))
     whole = _points(tmp_path / "whole.jsonl")
@@ -73,6 +74,7 @@ def test_25_and_25_evaluations_are_50_whenever_killed(tmp_path):
 
 
 @pytest.mark.parametrize("q", [1, 8])
+@pytest.mark.slow
 def test_four_workers_lose_and_double_nothing_when_one_is_killed(tmp_path, q):
     path = tmp_path / "study.jsonl"
     workers = [_start(path, 60, seconds=0.05, q=q) for _ in range(4)]

@@ -58,6 +58,7 @@ def _values(a, b, x):
 # Few sizes, since each compiles. 12 examples of 200 instances.
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from((1, 2, 5, 12)), st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_bound_and_value_enclose_the_minimum(num_variables, seed):
     a, b = _batch(num_variables, seed)
     points = _all_points(num_variables)

@@ -468,6 +468,7 @@ def test_an_exclusive_study_takes_back_what_was_under_way_when_it_opens(tmp_path
     assert not any(np.array_equal(alone.ask()[0], x) for x in again)
 
 
+@pytest.mark.slow
 def test_more_variables_than_can_be_enumerated():
     # The planted effects alone are worth it, so guided points must find them.
     def f(x):

@@ -6,6 +6,7 @@ from codesign import models
 from codesign.training.health import make_gradient_health
 
 
+@pytest.mark.slow
 def test_ratio_by_finite_differences(tiny_network):
     # The classifier's kernel is the first by name; its loss along one random direction.
     network = tiny_network
@@ -51,6 +52,7 @@ def test_ratio_by_finite_differences(tiny_network):
     np.testing.assert_allclose(ratios[0], ratio, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_vanish_without_batch_norm():
     # DeepTrain, Fig. 1: 0.02 to 0.04 % of the weights in VGG-11's first layers without
     # batch norms, and about 30 % with all of them.

@@ -48,6 +48,7 @@ def test_a_run_learns(make_trainer):
     assert [entry["epoch"] for entry in result.history] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_run_that_stays_at_chance_is_stopped(make_trainer):
     result = _train(make_trainer(learning_rate=1e-9), _design())
     assert result.status == "at_chance"
@@ -151,6 +152,7 @@ def test_a_loss_that_explodes_but_stays_finite_ends_the_run(make_trainer):
     ("optimizer", "schedule"),
     [("sgd", "constant"), ("sgd", "step"), ("adam", "cosine")],
 )
+@pytest.mark.slow
 def test_optimizers_and_schedules_learn(optimizer, schedule, make_trainer):
     rate = {"sgd": 0.1, "adam": 0.01}[optimizer]
     trainer = make_trainer(optimizer=optimizer, schedule=schedule, learning_rate=rate)
@@ -158,6 +160,7 @@ def test_optimizers_and_schedules_learn(optimizer, schedule, make_trainer):
     assert result.history[-1]["loss"] < 0.75 * result.history[0]["loss"]
 
 
+@pytest.mark.slow
 def test_scanning_the_steps_gives_the_same_run(monkeypatch, make_trainer, tiny_network):
     expected = _train(make_trainer(), _design(*_ALL))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -1,10 +1,10 @@
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
 
 from codesign import models
+from codesign.report import Results
 from codesign.studies.deeptrain import exhaustive
 from codesign.studies.deeptrain import placement_table as table
 from codesign.training import TrainConfig
@@ -29,7 +29,7 @@ def small():
 
 
 def test_reads_what_it_wrote(small, tmp_path):
-    small.write(tmp_path / "table.csv")
+    (tmp_path / "table.csv").write_text(small.to_csv())
     read = table.load(tmp_path / "table.csv")
     for field in dataclasses.fields(small):
         written = getattr(small, field.name)
@@ -58,8 +58,7 @@ def test_objective_and_row(small):
 )
 def test_damage_is_named(small, tmp_path, spoil, message):
     path = tmp_path / "table.csv"
-    small.write(path)
-    path.write_text(spoil(path.read_text()))
+    path.write_text(spoil(small.to_csv()))
     with pytest.raises(ValueError, match=message):
         table.load(path)
 
@@ -92,29 +91,39 @@ def three_sites(monkeypatch, tiny_network):
     monkeypatch.setattr(models, "create", lambda *args, **kwargs: tiny_network)
 
 
+@pytest.mark.slow
 def test_a_whole_table_is_resumed_run_by_run(tmp_path, three_sites):
     whole = exhaustive.run(_TINY, workdir=tmp_path / "whole")
     assert whole.accuracy.shape == (8, 1)
-    journal = (tmp_path / "whole" / "runs.jsonl").read_bytes()
+    assert (tmp_path / "whole" / "table.csv").read_text() == whole.to_csv()
+    results = Results.read(tmp_path / "whole" / "results.json")
+    assert results["accuracy[all_bn]"].value == whole.accuracy[-1, 0]
     # A kill in the middle of line 6 leaves 4 runs.
     resumed = tmp_path / "resumed"
     resumed.mkdir()
+    journal = (tmp_path / "whole" / "finished.jsonl").read_bytes()
     cut = journal.splitlines(keepends=True)[:6]
-    (resumed / "runs.jsonl").write_bytes(b"".join(cut)[:-20])
+    (resumed / "finished.jsonl").write_bytes(b"".join(cut)[:-20])
     with pytest.warns(match="unfinished"):
         again = exhaustive.run(_TINY, workdir=resumed)
     np.testing.assert_array_equal(again.accuracy, whole.accuracy)
     np.testing.assert_array_equal(again.health, whole.health)
-    shutil.copy(tmp_path / "whole" / "runs.jsonl", tmp_path / "runs.jsonl")
-    with pytest.raises(ValueError, match="image_size: 8 there, 9 given"):
-        exhaustive.run(dataclasses.replace(_TINY, image_size=9), workdir=tmp_path)
+    more = exhaustive.run(dataclasses.replace(_TINY, num_seeds=2), workdir=resumed)
+    np.testing.assert_array_equal(more.accuracy[:, 0], whole.accuracy[:, 0])
+    assert more.accuracy.shape == (8, 2)
+
+
+def test_a_table_of_an_earlier_version_is_refused_by_name(tmp_path):
+    (tmp_path / "runs.jsonl").write_text("")
+    with pytest.raises(ValueError, match="holds runs.jsonl of an earlier version"):
+        exhaustive.run(_TINY, workdir=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_seeds": 0}, r"`num_seeds` must be >= 1, got 0"),
-        ({"dataset": "cats"}, r"`dataset` \(='cats'\)"),
+        ({"dataset": "cats"}, r"`dataset` \(='cats'\) must be one of"),
         ({"network": "vgg16"}, r"`network` \(='vgg16'\) has 2\^13 placements"),
     ],
 )

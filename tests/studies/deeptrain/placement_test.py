@@ -135,6 +135,7 @@ def test_running_again_trains_nothing_and_finds_the_same(finished, three_sites):
     assert (workdir / "metrics.jsonl").read_text() == lines
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_gives_the_same_quantities(
     finished, tmp_path, three_sites
 ):
@@ -160,6 +161,7 @@ def test_kill_9_at_any_moment_gives_the_same_quantities(
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(
     finished, tmp_path, three_sites
 ):
@@ -189,6 +191,7 @@ def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(
     assert sum(a.origin != b.origin for a, b in pairs) <= 1
 
 
+@pytest.mark.slow
 def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
     finished, tmp_path, three_sites
 ):
@@ -210,6 +213,7 @@ def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
         placement.run(_TINY, workdir=workdir)
 
 
+@pytest.mark.slow
 def test_a_lost_journal_is_said(finished, tmp_path, monkeypatch, three_sites):
     (tmp_path / "results.json").write_text("{}")
     said = []
@@ -220,6 +224,7 @@ def test_a_lost_journal_is_said(finished, tmp_path, monkeypatch, three_sites):
     assert any("journal.jsonl is gone; the search starts anew" in text for text in said)
 
 
+@pytest.mark.slow
 def test_candidates_that_diverge_are_recorded_and_the_search_goes_on(
     tmp_path, three_sites
 ):
@@ -317,6 +322,7 @@ def test_confirmed_within_a_point_or_two_standard_errors():
     assert not is_confirmed(survivor, _row(0.98, 0.98, 0.98))
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_goes_on_in_the_same_process(
     finished, tmp_path, monkeypatch, three_sites
 ):
@@ -362,6 +368,7 @@ def test_the_launcher_refuses_in_one_line(tmp_path):
     assert unknown.returncode == 1
 
 
+@pytest.mark.slow
 def test_vanishing_gradients_are_not_trained(tmp_path, monkeypatch, three_sites):
     # So high a bar that only All-BN and No-BN pass, and the third in a row.
     monkeypatch.setattr(placement_search, "_MAX_SCREENED", 2)
@@ -377,6 +384,7 @@ def test_vanishing_gradients_are_not_trained(tmp_path, monkeypatch, three_sites)
     assert values["num_failed"] == 0
 
 
+@pytest.mark.slow
 def test_warm_start_trains_the_best_of_another_search_first(
     finished, tmp_path, three_sites
 ):
