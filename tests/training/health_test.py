@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from codesign import models
 from codesign.training.health import make_gradient_health
