@@ -18,17 +18,21 @@ from tests.studies import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
 _QUICK = toy.STUDY.presets["quick"]
+# Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
+_SCRIPT = f"""
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_path({str(ROOT / "tests" / "studies" / "toy.py")!r}, run_name="__main__")
+"""
 
 
 def _launch(*arguments, **options):
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "studies" / "toy.py"), *arguments],
+        [sys.executable, "-c", _SCRIPT, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 
