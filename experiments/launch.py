@@ -9,6 +9,7 @@ import dataclasses
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -54,7 +55,7 @@ def run(study: Study) -> None:
     flags.DEFINE_string(
         "preset", next(iter(study.presets)), f"One of {', '.join(study.presets)}."
     )
-    for name, kind, rule in _settings(study):
+    for name, kind, rule, _ in _settings(next(iter(study.presets.values()))):
         if kind is bool:
             flags.DEFINE_boolean(name, None, rule.help)
         else:
@@ -73,15 +74,14 @@ def run(study: Study) -> None:
     app.run(lambda argv: _main(study, argv))
 
 
-def _settings(study: Study) -> list[tuple[str, Any, Rule]]:
-    """Every setting that text can hold; those of nested dataclasses by their own names."""
-    found = []
-    for name, kind, rule in fields(next(iter(study.presets.values()))):
-        if dataclasses.is_dataclass(kind):
-            found += fields(kind)
+def _settings(config: Any) -> Iterator[tuple[str, Any, Rule, Any]]:
+    """Name, type, rule and value of what text can hold; nested dataclasses' as well."""
+    for name, kind, rule in fields(config):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value)
         elif name != "preset" and _is_text(kind):
-            found.append((name, kind, rule))
-    return found
+            yield name, kind, rule, value
 
 
 def _is_text(kind: Any) -> bool:
@@ -92,18 +92,22 @@ def _is_text(kind: Any) -> bool:
 def _configured(study: Study) -> Any:
     """The preset, with the flags that were given in place of its fields."""
     config = study.preset(str(flags.FLAGS.preset))
-    names = [*study.shorthands, *(name for name, _, _ in _settings(study))]
+    names = [*study.shorthands, *(name for name, *_ in _settings(config))]
     given = {n: flags.FLAGS[n].value for n in names if flags.FLAGS[n].present}
     for name, (_, read) in study.shorthands.items():
         if name in given:
             given = read(str(given.pop(name))) | given
+    return _changed(config, given)
+
+
+def _changed(config: Any, given: dict[str, Any]) -> Any:
     changes = {}
-    for name, kind, _ in fields(config):
-        if dataclasses.is_dataclass(kind):
-            inner = {n: given[n] for n, _, _ in fields(kind) if n in given}
-            changes[name] = dataclasses.replace(getattr(config, name), **inner)
-        elif name in given:
-            changes[name] = given[name]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _changed(value, given)
+        elif field.name in given:
+            changes[field.name] = given[field.name]
     return dataclasses.replace(config, **changes)
 
 
@@ -129,14 +133,10 @@ def _main(study: Study, argv: list[str]) -> None:
 def _print_help(study: Study, texts: dict[str, str]) -> None:
     """Our flags with their values in the preset, and nobody else's."""
     config = study.preset(str(flags.FLAGS.preset))
-    values: dict[str, Any] = {}
-    for name, kind, _ in fields(config):
-        value = getattr(config, name)
-        values |= vars(value) if dataclasses.is_dataclass(kind) else {name: value}
     rows = [(name, flags.FLAGS[name].value, flags.FLAGS[name].help) for name in _OWN]
-    for name, _, rule in _settings(study):
+    for name, _, rule, value in _settings(config):
         also = f" Also --{rule.flag}." if rule.flag else ""
-        rows.append((name, values[name], rule.help + also))
+        rows.append((name, value, rule.help + also))
     rows += [(name, None, text) for name, text in texts.items()]
     made = rich.table.Table.grid(padding=(0, 2, 0, 0))
     for name, value, text in rows:

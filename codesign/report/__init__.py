@@ -9,7 +9,7 @@ from codesign.report.format import (
     format_quantity,
     format_si,
 )
-from codesign.report.page import Card, FigureImage, Paragraph, Section, render_page
+from codesign.report.page import Card, Figure, Paragraph, Section, render_page
 from codesign.report.progress import Progress
 from codesign.report.results import Quantity, Results, environment
 from codesign.report.table import Column, Row, Table
@@ -17,7 +17,7 @@ from codesign.report.table import Column, Row, Table
 __all__ = [
     "Card",
     "Column",
-    "FigureImage",
+    "Figure",
     "Paragraph",
     "Progress",
     "Quantity",

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from codesign.records.files import StrPath, write_atomic
 from codesign.report.format import si_scale
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -80,11 +79,6 @@ def to_png(figure: Figure, dpi: int = 200) -> bytes:
     with style():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def save(figure: Figure, path: StrPath, dpi: int = 200) -> None:
-    """Writes `figure` as a PNG file, atomically; see `to_png`."""
-    write_atomic(path, to_png(figure, dpi))
 
 
 def blank(height: float, width: float = WIDTH_INCHES) -> Figure:

@@ -2,17 +2,19 @@
 
 import base64
 import dataclasses
-import pathlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from codesign.records.files import StrPath
 from codesign.report import comparison
 from codesign.report.format import NO_VALUE, format_duration
 from codesign.report.results import Quantity, Results
 from codesign.report.table import Table
+
+if TYPE_CHECKING:
+    import matplotlib.figure  # which results and tables do without
 
 _KINDS = {
     "measured": "we ran it",
@@ -39,27 +41,24 @@ class Paragraph:
 
 
 @dataclasses.dataclass(frozen=True)
-class FigureImage:
-    """A PNG image, as bytes or as a path that is read when the page is rendered."""
+class Figure:
+    """A figure with its caption; saved as `name.png`."""
 
-    image: bytes | StrPath
+    name: str
+    drawn: "matplotlib.figure.Figure"
     caption: str
-    alt: str = (
-        ""  # What the image shows, for those who cannot see it: else the caption.
-    )
 
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The image, drawn when it is first asked for."""
+        from codesign.report import canvas
+
+        return canvas.to_png(self.drawn)
+
+    @property
     def data_uri(self) -> str:
-        """Returns the image as a `data:` address.
-
-        Raises:
-            ValueError: If the image is not a PNG.
-            OSError: If the file cannot be read.
-        """
-        image = self.image
-        data = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
-        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError(f"`image` must be a PNG, got {data[:8]!r}...")
-        return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+        """The image as a `data:` address."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Section:
     """A headed part of the page."""
 
     title: str
-    body: Sequence[Paragraph | Table | FigureImage]
+    body: Sequence[Paragraph | Table | Figure]
 
 
 def render_page(
@@ -119,7 +118,7 @@ def render_page(
         if results
         else [],
         wall_time=format_duration(results.wall_s) if results else "",
-        is_figure=lambda item: isinstance(item, FigureImage),
+        is_figure=lambda item: isinstance(item, Figure),
         is_table=lambda item: isinstance(item, Table),
     )
 

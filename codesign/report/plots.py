@@ -1,6 +1,6 @@
 """Plots that no paper owns: values in order, a Pareto front, curves, regrets.
 
-Each function returns one Matplotlib figure; `canvas.save` writes it.
+Each function returns one Matplotlib figure; `canvas.to_png` renders it.
 """
 
 import itertools

@@ -1,7 +1,6 @@
-"""One table for terminals, logs, HTML and Markdown."""
+"""One table for terminals, logs and HTML."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -175,19 +174,6 @@ class Table:
         title = [one_line(self.title)] if self.title else []
         return "\n".join([*title, *body, *map(one_line, self.footnotes)])
 
-    def to_markdown(self) -> str:
-        """Renders as a GitHub-flavoured Markdown table."""
-        headings, justify, lines = self._layout()
-        rules = {"left": ":---", "right": "---:", "center": ":---:"}
-        rows = [headings, [rules[side] for side in justify], *lines]
-        rows = [
-            "| " + " | ".join(r if i == 1 else map(_markdown, r)) + " |"
-            for i, r in enumerate(rows)
-        ]
-        title = [f"**{_markdown(one_line(self.title))}**", ""] if self.title else []
-        notes = [_markdown(one_line(note)) for note in self.footnotes]
-        return "\n".join([*title, *rows, *(line for n in notes for line in ("", n))])
-
     def to_html(self) -> Markup:
         """Renders as an HTML `<table>` with classes for alignment and row styles."""
         headings, justify, lines = self._layout()
@@ -249,7 +235,3 @@ def _padded(text: str, width: int, justify: Justify) -> str:
     blanks = width - rich.cells.cell_len(text)  # Cells, as some characters take two.
     left = {"left": 0, "right": blanks, "center": blanks // 2}[justify]
     return " " * left + text + " " * (blanks - left)
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)

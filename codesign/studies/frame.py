@@ -23,7 +23,6 @@ from typing import Any, Generic, TypeVar
 
 import rich.console
 from absl import logging
-from matplotlib.figure import Figure as MatplotlibFigure
 
 from codesign import report as reports
 from codesign.records import MetricsLog, StrPath, settings, write_atomic
@@ -32,12 +31,11 @@ from codesign.records.finished import Finished
 from codesign.records.settings import setting
 from codesign.report import (
     Card,
-    FigureImage,
-    Paragraph,
+    Figure,
     Progress,
     Quantity,
+    Section,
     Table,
-    canvas,
     comparison,
 )
 
@@ -63,23 +61,6 @@ class Config:
 
     def check(self) -> None:
         """Checks what several settings together must keep to; for subclasses."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A figure of a report: saved as `name.png`, shown with its caption."""
-
-    name: str
-    drawn: MatplotlibFigure
-    caption: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A headed part of the page."""
-
-    title: str
-    body: Sequence[Paragraph | Table | Figure]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -272,25 +253,17 @@ class Study(Generic[_Config, _Found]):
         made = self.report(config, found)
         for name, text in made.files.items():
             write_atomic(folder / name, text)
-        images: list[str] = []
-
-        def shown(item: Paragraph | Table | Figure) -> Paragraph | Table | FigureImage:
-            if not isinstance(item, Figure):
-                return item
-            images.append(f"{item.name}.png")
-            canvas.save(item.drawn, folder / images[-1])
-            return FigureImage(folder / images[-1], item.caption)
-
-        sections = [
-            reports.Section(section.title, [shown(item) for item in section.body])
-            for section in made.sections
-            if section.body
-        ]
+        sections = [section for section in made.sections if section.body]
+        items = [item for section in sections for item in section.body]
+        figures = [item for item in items if isinstance(item, Figure)]
+        for figure in figures:
+            write_atomic(folder / f"{figure.name}.png", figure.png)
         results = reports.Results(
             experiment=self.name, preset=config.preset, seed=config.seed,
             environment=reports.environment(),
             wall_s=wall_s + time.monotonic() - start,
-            quantities=made.quantities, figures=images, extras=made.extras,
+            quantities=made.quantities, extras=made.extras,
+            figures=[f"{figure.name}.png" for figure in figures],
         )  # fmt: skip
         page = reports.render_page(
             made.title, made.summary, cards=made.cards, sections=sections,

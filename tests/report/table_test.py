@@ -42,20 +42,6 @@ class TableTest(absltest.TestCase):
             "Mean of three seeds.",
         )
 
-    def test_markdown(self):
-        self.assertEqual(
-            _table().to_markdown(),
-            "**Placements**\n"
-            "\n"
-            "|  | Name | Period | Accuracy | Depth (layers) |\n"
-            "| :---: | :--- | ---: | ---: | ---: |\n"
-            "|  | All-BN | 64 µs | 99.1% | 8 |\n"
-            "| ★ | BO-N | 21.3 µs | 98.9% | 2 |\n"
-            "|  | failed | – | – | 1 |\n"
-            "\n"
-            "Mean of three seeds.",
-        )
-
     def test_html(self):
         table = Table("T", ["A", Column("B", "s", "si")], [("x", 1e-3)], ["n"])
         table.add("y", None, style="highlight")
@@ -84,8 +70,6 @@ class TableTest(absltest.TestCase):
         html = table.to_html()
         self.assertNotIn("<script>", html)
         self.assertIn("&lt;script&gt;", html)
-        row = table.to_markdown().splitlines()[-1]
-        self.assertEqual(row, r"| \<script\>\|\`\*\[bold\] \[31m |")
         console = rich.console.Console(file=io.StringIO(), width=80)
         console.print(table.to_rich())
         self.assertIn("[red]x|y", console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
