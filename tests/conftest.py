@@ -1,5 +1,19 @@
 """Settings of the whole suite, and a network that compiles in a second."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one process of a run has compiled serves all of them. With a limit of its size
+    # JAX locks the folder while an entry is written; without one it may be read half.
+    _compiled = tempfile.mkdtemp(prefix="codesign-tests-")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
 import flax.linen as nn
 import jax
 import pytest

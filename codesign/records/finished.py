@@ -50,10 +50,6 @@ class Finished(Generic[_Found]):
     def __getitem__(self, unit: Any) -> _Found:
         return restore(self._kind, self._events[_key(unit)]["found"])
 
-    def seconds(self, unit: Any) -> float:
-        """What `unit` took."""
-        return self._events[_key(unit)]["seconds"]
-
     def keep(self, unit: Any, found: _Found, seconds: float) -> None:
         """Writes a result down, onto the disk; reading gives it back exactly."""
         event = {

@@ -11,6 +11,8 @@ from codesign.report.format import (
 from codesign.report.results import Quantity
 from codesign.report.table import Column, Table
 
+_TO_PERCENT = {"%": 1, "ratio": 100}
+
 
 def difference(quantity: Quantity) -> str:
     """Ours less the paper's: points of a percentage, else relative to the paper's."""
@@ -22,8 +24,8 @@ def difference(quantity: Quantity) -> str:
     off = ours - paper
     if off == 0:
         return "same"
-    if quantity.unit == "%":
-        return f"{off:+.1f} points".replace("-", "−")
+    if quantity.unit in _TO_PERCENT:
+        return f"{off * _TO_PERCENT[quantity.unit]:+.1f} points".replace("-", "−")
     return NO_VALUE if paper == 0 else f"{off / paper:+.1%}".replace("-", "−")
 
 
@@ -32,8 +34,8 @@ def wanted(quantity: Quantity) -> str:
     if quantity.asked is not None:
         sign = "≥" if quantity.at_least else "≤"
         return f"{sign} {format_quantity(quantity.asked, quantity.unit)}"
-    if quantity.unit == "%" and quantity.paper is not None:
-        return f"{quantity.paper:g}%"
+    if quantity.unit in _TO_PERCENT and quantity.paper is not None:
+        return f"{quantity.paper * _TO_PERCENT[quantity.unit]:.6g}%"
     return format_quantity(quantity.paper, quantity.unit)
 
 
@@ -49,6 +51,8 @@ def peer(quantity: Quantity) -> str:
     if quantity.peer is None:
         return NO_VALUE
     name, value = quantity.peer
+    if value is None:
+        return f"not reached ({name})"
     text = f"{format_quantity(value, quantity.unit)} ({name}"
     if quantity.unit == "s" and quantity.value and value:
         return f"{text}; ours is {format_number(quantity.value / value)} of it)"
@@ -66,14 +70,14 @@ def table(
     columns = {
         "Quantity": [q.title or q.key for q in rows],
         "Ours": list(map(ours, rows)),
-        "Paper" if all(q.asked is None for q in rows) else "Asked": list(
+        "Asked" if all(q.asked is not None for q in rows) else "Paper": list(
             map(wanted, rows)
         ),
         "Difference": list(map(difference, rows)),
         "Verdict": [q.verdict for q in rows],
         "Peer in this run": list(map(peer, rows)),
         "Peer elsewhere": [
-            format_quantity(q.paper if q.asked is not None else None, q.unit)
+            format_quantity(None if q.asked in (None, q.paper) else q.paper, q.unit)
             for q in rows
         ],
         "Source": [q.source for q in rows],
@@ -88,8 +92,8 @@ def table(
         [Column(n, justify="left" if n in _WORDS else "right") for n in shown],
         footnotes=[
             *footnotes,
-            "Equal: to the digits that are printed. Within: a point of a percentage, or "
-            "1 % of any other number.",
+            "Equal: to the digits that are printed, and 5 % off at most. Within: a point "
+            "of a percentage, or 1 % of any other number.",
         ][: len(footnotes) + any(q.asked is None for q in rows)],
     )
     for row, cells in zip(rows, zip(*shown.values(), strict=True), strict=True):

@@ -94,8 +94,8 @@ def format_number(value: float | None, digits: int = 3) -> str:
 def format_quantity(value: bool | int | float | None, unit: str) -> str:
     """Writes the value of a `Quantity`: "64 µs", "12 layers", "97.8%" or "yes".
 
-    Units that take an SI prefix get one. The value of "%" is in percent already, and an
-    empty unit or "ratio" is left out.
+    Units that take an SI prefix get one. The value of "%" is in percent already, that of
+    "ratio" is made one, and an empty unit is left out.
     """
     if value is None:
         return NO_VALUE
@@ -103,7 +103,9 @@ def format_quantity(value: bool | int | float | None, unit: str) -> str:
         return "yes" if value else "no"
     if _SYMBOLS.get(unit, _SQUARE.get(unit, unit)) in _SCALED:
         return format_si(value, unit)
-    if unit in ("", "1", "ratio"):
+    if unit == "ratio":
+        return format_percent(value)
+    if unit in ("", "1"):
         return format_number(value)
     return f"{format_number(value)}{'' if unit in ('%', '×') else ' '}{unit}"
 

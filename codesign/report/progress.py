@@ -140,6 +140,10 @@ class Progress:
         """Says that an earlier run had done so many steps of those that follow."""
         self._initial += num_steps
 
+    def extend(self, num_steps: int) -> None:
+        """Says that the job has so many steps more than was thought."""
+        self._total += num_steps
+
     def log(self, line: str) -> None:
         """Shows a line of text above the display, or logs it."""
         if self._live is None:

@@ -34,7 +34,8 @@ class Quantity:
         name: What it is, e.g. "period_s".
         value: Finite number or truth value, or None where we cannot say; then `note`
             says why. NumPy and JAX scalars become Python ones.
-        unit: SI unit ("s", "J", "m2", "B"), "%" for a value in percent, or "".
+        unit: SI unit ("s", "J", "m2", "B"), "%" for a value in percent, "ratio" for a
+            fraction that people read as a percentage, or "".
         kind: "measured" (we ran it), "derived" (follows from shapes and published
             constants), "fitted" (a free parameter, named in `note`, was chosen to reach
             it) or "assumed".
@@ -45,7 +46,7 @@ class Quantity:
             stand behind the name in `key`, which is unique within its results.
         title: What it is, in words for people; else the key.
         asked: A target: the value must not be above, or with `at_least` not below.
-        peer: Somebody else's value in the same run, with their name.
+        peer: Name of somebody else in the same run, and their value, None if they had none.
 
     Raises:
         ValueError: If a number is not finite, `kind` is none of the four, or a `note`
@@ -63,7 +64,7 @@ class Quantity:
     title: str = ""
     asked: float | None = None
     at_least: bool = False
-    peer: tuple[str, float] | None = None
+    peer: tuple[str, float | None] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "value", self._number("value"))
@@ -115,7 +116,7 @@ class Quantity:
         rounded = round(float(self.value), digits)
         if off == 0 or (rounded == self.paper and off <= 0.05 * abs(self.paper)):
             return "equal"
-        room = 1.0 if self.unit == "%" else 0.01 * abs(self.paper)
+        room = {"%": 1.0, "ratio": 0.01}.get(self.unit, 0.01 * abs(self.paper))
         return "within" if off <= room else "missed"
 
     def _number(self, field: str) -> Number | None:
@@ -163,7 +164,7 @@ class Results:
         preset: Name of the settings it ran with.
         seed: Root of every random key.
         environment: Versions and devices, from `environment()`.
-        wall_s: Wall-clock time in seconds.
+        wall_s: Wall-clock time in seconds of the session that wrote it.
         quantities: In the order of the report; `results[name]` finds one.
         figures: File names of the figures, relative to results.json.
         extras: Further keys of results.json that others rely on, such as `sweep_s`.

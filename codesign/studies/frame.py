@@ -199,9 +199,8 @@ class Study(Generic[_Config, _Found]):
             lock()
             kept = kept or self._kept(config, record)
             folders.write_settings(config, folder)
-            before_s = sum(kept.seconds(u) for u in units if u in kept) if kept else 0
             found = self._measure(config, units, kept, folder, prepared)
-            self._write(config, found, folder, before_s + time.monotonic() - start)
+            self._write(config, found, folder, start)
             return found
 
     def _check_folder(self, config: _Config, folder: pathlib.Path) -> None:
@@ -248,8 +247,7 @@ class Study(Generic[_Config, _Found]):
                     found[unit] = kept[unit]
         return found
 
-    def _write(self, config, found, folder: pathlib.Path, wall_s: float) -> None:
-        start = time.monotonic()
+    def _write(self, config, found, folder: pathlib.Path, start: float) -> None:
         made = self.report(config, found)
         for name, text in made.files.items():
             write_atomic(folder / name, text)
@@ -261,7 +259,7 @@ class Study(Generic[_Config, _Found]):
         results = reports.Results(
             experiment=self.name, preset=config.preset, seed=config.seed,
             environment=reports.environment(),
-            wall_s=wall_s + time.monotonic() - start,
+            wall_s=time.monotonic() - start,
             quantities=made.quantities, extras=made.extras,
             figures=[f"{figure.name}.png" for figure in figures],
         )  # fmt: skip

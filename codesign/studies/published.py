@@ -45,7 +45,7 @@ class Published(Generic[_Found]):
     note: str | Callable[[_Found], str] = ""
     why: str = ""
     missing: str = "not run"
-    peer: Callable[[_Found], tuple[str, float] | None] = lambda found: None
+    peer: Callable[[_Found], tuple[str, float | None] | None] = lambda found: None
 
     def quantity(self, found: _Found, **changes: Any) -> Quantity:
         """Ours beside theirs; `changes` are of the quantity's fields."""

@@ -24,4 +24,3 @@ def test_what_another_version_kept_is_not_there(tmp_path):
     kept.keep(("a", 1), _New(0.1, 0.2), 3.0)
     again = Finished(path, {"power": 2}, _New)
     assert again[("a", 1)] == _New(0.1, 0.2)
-    assert again.seconds(("a", 1)) == 3.0

@@ -56,7 +56,7 @@ class FormatTest(parameterized.TestCase):
         (82, "%", "82%"),
         (12, "layers", "12 layers"),
         (13.2, "×", "13.2×"),
-        (0.25, "ratio", "0.25"),
+        (0.25, "ratio", "25.0%"),
         (6.4e-5, "s", "64 µs"),
         (None, "s", "–"),
     )

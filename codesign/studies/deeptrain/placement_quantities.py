@@ -51,8 +51,9 @@ def result_quantities(
     rows = result.rows
     add(
         "gpu_work_reduction", 1 - rows["bo_n"].bn_elements / rows["all_bn"].bn_elements,
-        paper=GPU_WORK_CUT, source="Fig. 9(b), mean of four networks at full width",
-        note="batch-norm elements that BO-N saves", title="GPU work saved by BO-N",
+        "ratio", paper=GPU_WORK_CUT, title="GPU work saved by BO-N",
+        source="Fig. 9(b), mean of four networks at full width",
+        note="batch-norm elements that BO-N saves",
     )  # fmt: skip
     note = "All-BN, No-BN and random ones included"
     add("num_evaluations", len(result.trained), note=note)
@@ -97,7 +98,8 @@ def over_networks(quantities: Sequence[Quantity], several: bool) -> list[Quantit
         )
         value, note = group[0].value, group[0].note
         if several:
-            value, note = join(values) if values else None, f"{what}; {note}"
+            value = join(values) if values else None
+            note = f"{what}; {note}" if len({q.note for q in group}) == 1 else what
         of = {"placement": placement} if placement else {}
         found.append(dataclasses.replace(group[0], of=of, value=value, note=note))
     return found

@@ -67,6 +67,8 @@ class Runs:
 
         def on_epoch(entry: dict[str, float], is_new: bool) -> None:
             key = (*run.values(), entry["epoch"])
+            if not is_new:
+                self._job.progress.skip(1)
             if is_new and key not in self._logged:  # epochs before a kill are there
                 self._logged.add(key)
                 self._job.metrics.append({**run, **entry})

@@ -67,7 +67,9 @@ def search(config: PlacementConfig, prepared: Prepared, job: Job) -> PlacementRe
         reference = next(t.value for t in told(study.trials) if t.x.all())
         assert reference is not None
         best = valid(candidates, reference)[:_MAX_CONFIRMATIONS]
-        for trial in best:
+        for count, trial in enumerate(best):
+            if count:  # the plan has one
+                job.progress.extend((config.num_seeds - 1) * config.train.epochs)
             found = row(trial.x)
             if is_confirmed(found, rows["all_bn"]):
                 rows["bo_n"] = found

@@ -127,13 +127,15 @@ def _cut_rows(label: str) -> tuple[Published[PublishedPlacements], ...]:
     return (
         Published(
             name="published.period_cut", of={"constants": label}, value=_PERIOD_CUT,
-            source="Fig. 12", kind="fitted" if is_fit else "assumed",
+            unit="ratio", source="Fig. 12",
+            kind="fitted" if is_fit else "assumed",
             ours=lambda found: found.cuts(label)[0], note=_fit_note if is_fit else prior,
             title=f"period cut on 3R1G, {label}",
         ),
         Published(
             name="published.energy_cut", of={"constants": label}, value=_ENERGY_CUT,
-            source="Fig. 12", kind="fitted" if is_fit else "assumed",
+            unit="ratio", source="Fig. 12",
+            kind="fitted" if is_fit else "assumed",
             ours=lambda found: found.cuts(label)[1], note=energy_note,
             title=f"energy cut on 3R1G, {label}",
         ),
@@ -158,8 +160,9 @@ def _balance_row(label: str, r: int, g: int) -> Published[PublishedPlacements]:
 
 PUBLISHED: tuple[Published[PublishedPlacements], ...] = (
     Published(
-        name="published.gpu_work_reduction", value=GPU_WORK_CUT, source="Fig. 9(b)",
-        kind="derived", ours=PublishedPlacements.work_cut, title="GPU work saved",
+        name="published.gpu_work_reduction", value=GPU_WORK_CUT, unit="ratio",
+        source="Fig. 9(b)", kind="derived", ours=PublishedPlacements.work_cut,
+        title="GPU work saved",
         note="elements of the sites; the paper counts GPGPU-Sim instructions",
     ),
     *(
@@ -178,21 +181,22 @@ PUBLISHED: tuple[Published[PublishedPlacements], ...] = (
         for r, g in ((2, 2), (3, 1))
     ),
     Published(
-        name="published.speedup_over_gpu", of={"network": "max"}, value=15.0,
-        source="Fig. 14", kind="fitted", title="speed-up over a Titan Xp, most",
+        name="published.speedup_over_gpu", of={"network": "max"}, value=15,
+        source="abstract, Fig. 14", kind="fitted", title="speed-up over a Titan Xp, most",
         ours=lambda found: max(found.speedups(_GPU_EFFICIENCY)),
         note=lambda found: f"{_fit_note(found)}; Titan Xp at half its peak, assumed: "
         "see the curve",
     ),
     Published(
-        name="published.gpu_time_ratio", of={"networks": "vgg19/vgg11"}, value=2.0,
+        name="published.gpu_time_ratio", of={"networks": "vgg19/vgg11"}, value=2,
         source="Section I", kind="assumed", title="VGG-19 over VGG-11 on the GPU",
         ours=lambda found: _gpu_period(found.full["vgg19"], _GPU_EFFICIENCY)
         / _gpu_period(found.full["vgg11"], _GPU_EFFICIENCY),
         note="roofline at half the peak of a Titan Xp",
     ),
     Published(
-        name="published.gpu_period_cut", value=0.0, source="Fig. 14", kind="assumed",
+        name="published.gpu_period_cut", value=0.0, unit="ratio",
+        source="Section VI-G", kind="assumed",
         ours=PublishedPlacements.gpu_cut, title="period cut on the GPU itself",
         note="the paper sees none; batch norm is memory-bound, so a roofline does",
     ),

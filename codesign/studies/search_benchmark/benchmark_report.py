@@ -81,7 +81,7 @@ def summary(result: BenchmarkResult, reached: list[Quantity]) -> str:
     for task in tasks:
         peer = result.best_peer(task.problem, _mean_regret)
         ours = _mean_regret(result.of(task.problem, "codesign"))
-        least += peer is None or ours <= peer[1]
+        least += peer is None or peer[1] is None or ours <= peer[1]
     num_met = sum(quantity.verdict == "met" for quantity in reached)
     met = f"{num_met} of {len(reached)} targets are met. " if reached else ""
     return (

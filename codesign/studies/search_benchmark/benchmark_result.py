@@ -73,7 +73,7 @@ class BenchmarkResult:
 
     def best_peer(
         self, problem: str, statistic: Callable[[list[Run]], float], *, most=False
-    ) -> tuple[str, float] | None:
+    ) -> tuple[str, float | None] | None:
         """The least statistic of an optimiser other than ours, and whose it is.
 
         Args:
@@ -82,16 +82,17 @@ class BenchmarkResult:
             most: Whether the largest is the best.
 
         Returns:
-            Labels and value; None without peers, or if the best is infinite.
+            Labels and value, None if no peer has a finite one; None without peers.
         """
         values = {
             optimizers.LABELS[name]: statistic(self.of(problem, name))
             for name in self.config.optimizers
             if name != "codesign"
         }
-        best = (max if most else min)(values.values(), default=np.inf)
-        names = [label for label, value in values.items() if value == best]
-        if not np.isfinite(best):
+        if not values:
             return None
+        best = (max if most else min)(values.values())
+        names = [label for label, value in values.items() if value == best]
         is_shared = len(names) == len(values) > 1
-        return "every peer" if is_shared else ", ".join(names), best
+        label = "every peer" if is_shared else ", ".join(names)
+        return label, best if np.isfinite(best) else None

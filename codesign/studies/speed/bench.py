@@ -104,7 +104,7 @@ def _bars(rows: list[Quantity]) -> Figure:
         target = row.asked or 1
         color = canvas.BLUE if row.verdict == "met" else canvas.VERMILION
         axes.barh(y, (row.value or 0) / target - 1, left=1, color=color, height=0.6)
-        if row.peer:
+        if row.peer and row.peer[1] is not None:
             axes.plot(row.peer[1] / target, y, "D", color=canvas.GREY, ms=4)
     return figure
 

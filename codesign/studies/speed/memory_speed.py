@@ -35,8 +35,9 @@ def capacities(name: str, repeats: int, seed: int) -> list[Quantity]:
 
     compiled_s = np.median(interleaved(repeats, swept))
     few = np.linspace(0, len(caches) - 1, 7).astype(int)[1:-1]
+    found_s = swept().total_s[0, few]
     start = time.perf_counter()
-    for i, total_s in zip(few, swept().total_s[0, few], strict=True):
+    for i, total_s in zip(few, found_s, strict=True):
         spec = dataclasses.replace(machine, capacity_bytes=int(caches[i]))
         slow = plain_simulator.simulate(spec, program, batch_size=batch_size)
         if slow.total_s != total_s:

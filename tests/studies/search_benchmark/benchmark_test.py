@@ -198,6 +198,9 @@ def test_targets_compare_with_the_best_peer():
     assert len(found) == 4  # the ask after 20 observations has no target
     text = comparison.table(found.values(), "Targets").to_text()
     assert "11 (local search)" in text
+    curves["local_search"] = (never,)
+    median = _reached(config, curves, speeds)["median_evaluations[bqp_10]"]
+    assert comparison.peer(median) == "not reached (every peer)"
 
 
 def test_target_that_is_never_reached():
@@ -207,7 +210,11 @@ def test_target_that_is_never_reached():
     never = [(0.0,) * 32] * 2
     found = _reached(config, {"codesign": never, "random": never})
     row = found["median_evaluations[bqp_10]"]
-    assert (row.value, row.verdict, row.peer) == (None, "missed", None)
+    assert (row.value, row.verdict, row.peer) == (
+        None,
+        "missed",
+        ("random search", None),
+    )
     assert "not reached" in row.note
     assert found["found_within_30[bqp_10]"].peer == ("random search", 0)
 
