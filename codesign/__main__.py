@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import pathlib
 import runpy
+import signal
 import sys
 
 # Beside this package, in a checkout and in an installation alike. Another folder of that
@@ -40,6 +41,7 @@ def main() -> None:
     )
     assert spec is not None
     sys.modules["experiments"] = importlib.util.module_from_spec(spec)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the launcher is imported
     sys.argv = [f"codesign {name}", *sys.argv[2:]]
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 

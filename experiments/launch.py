@@ -6,6 +6,9 @@ Every setting is a flag of the same name; `--help` lists them with the preset's 
 """
 
 import dataclasses
+import io
+import os
+import signal
 import sys
 import types
 import typing
@@ -40,8 +43,10 @@ def _read(kind: Any, text: str) -> Any:
     if isinstance(kind, types.UnionType):
         return None if text in _NONE else _read(options[0], text)
     if typing.get_origin(kind) is tuple:
-        parts = (part.strip() for part in text.split(","))
-        return tuple(_read(options[0], part) for part in parts if part)
+        parts = [part.strip() for part in text.removesuffix(",").split(",")]
+        if "" in parts:
+            raise ValueError("must hold no empty element.")
+        return tuple(_read(options[0], part) for part in parts)
     try:
         return kind(text)
     except ValueError:
@@ -51,6 +56,10 @@ def _read(kind: Any, text: str) -> Any:
 
 def run(study: Study) -> None:
     """Runs `study` with the settings on the command line; does not return."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter
     flags.DEFINE_string("workdir", f"runs/{study.name}", "Where everything is written.")
     flags.DEFINE_string(
         "preset", next(iter(study.presets)), f"One of {', '.join(study.presets)}."
@@ -67,11 +76,14 @@ def run(study: Study) -> None:
         flags.DEFINE_string(name, None, text)
     if any(each.startswith(("--jax_", "--flagfile")) for each in sys.argv):
         jax.config.config_with_absl()
-    if not _HELP.isdisjoint(sys.argv):
-        flags.FLAGS([each for each in sys.argv if each not in _HELP])
-        _print_help(study, texts)
-        raise SystemExit(0)
-    app.run(lambda argv: _main(study, argv))
+    app.run(lambda argv: _main(study, texts, argv), flags_parser=_parsed)
+
+
+def _parsed(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS([each for each in argv if each not in _HELP])
+    except flags.Error as error:
+        raise SystemExit(f"error: {error}\nSee --help.") from None
 
 
 def _settings(config: Any) -> Iterator[tuple[str, Any, Rule, Any]]:
@@ -111,14 +123,23 @@ def _changed(config: Any, given: dict[str, Any]) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def _main(study: Study, argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+def _main(study: Study, texts: dict[str, str], argv: list[str]) -> None:
     given = {name: flags.FLAGS[name].value for name in study.given}
+    workdir = str(flags.FLAGS.workdir)
     try:
-        config = _configured(study).checked()
-        logging.info("%s on %s", config, jax.devices())
-        study.run(config, workdir=str(flags.FLAGS.workdir), **given)
+        if len(argv) > 1:
+            raise ValueError(f"Unexpected arguments: {argv[1:]}; flags begin with --.")
+        if "" in given.values():
+            raise ValueError(f"One of {list(given)} is empty; name a folder.")
+        config = _configured(study)
+        if not _HELP.isdisjoint(sys.argv):
+            return _print_help(study, config, texts)
+        config = config.checked()
+        about = (study.name, config.preset, config.seed, workdir, jax.devices()[0])
+        logging.info("%s, preset %s, seed %d, in %s on %s", *about)
+        study.run(config, workdir=workdir, **given)
+    except BrokenPipeError:  # nobody reads the tables, but all is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
@@ -130,17 +151,18 @@ def _main(study: Study, argv: list[str]) -> None:
         raise SystemExit(130) from None
 
 
-def _print_help(study: Study, texts: dict[str, str]) -> None:
-    """Our flags with their values in the preset, and nobody else's."""
-    config = study.preset(str(flags.FLAGS.preset))
+def _print_help(study: Study, config: Any, texts: dict[str, str]) -> None:
+    """Our flags with their values, and nobody else's."""
     rows = [(name, flags.FLAGS[name].value, flags.FLAGS[name].help) for name in _OWN]
     for name, _, rule, value in _settings(config):
-        also = f" Also --{rule.flag}." if rule.flag else ""
-        rows.append((name, value, rule.help + also))
+        text = rule.help + (f" Also --{rule.flag}." if rule.flag else "")
+        if rule.one_of and not any(each in text for each in rule.one_of):
+            text += f" One of {', '.join(rule.one_of)}."
+        rows.append((name, value, text))
     rows += [(name, None, text) for name, text in texts.items()]
     made = rich.table.Table.grid(padding=(0, 2, 0, 0))
     for name, value, text in rows:
-        value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        value = ", ".join(map(str, value)) if isinstance(value, tuple) else value
         made.add_row(f"--{name}", "" if value is None else str(value), text)
     console = rich.console.Console(highlight=False)
     for paragraph in (sys.modules["__main__"].__doc__ or "").split("\n\n"):

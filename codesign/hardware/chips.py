@@ -54,5 +54,7 @@ def parse_stack(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d+)[Rr](\d+)[Gg]", text)
     if not match:
-        raise ValueError(f"`stack` (={text!r}) must be written as `3R1G`.")
+        raise ValueError(
+            f"`stack` (={text!r}) must be written such as `3R1G`: R ReRAM and G GPU tiers."
+        )
     return int(match[1]), int(match[2])

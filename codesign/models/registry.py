@@ -6,6 +6,9 @@ A new file in this folder is found by itself:
     class LeNet(nn.Module):
         num_classes: int
         width: float = 1.0
+        initialisation: str = "pytorch"  # of `layers.Conv` and `layers.Dense`
+
+The search of placements sets these three; further fields are settings of `create`.
 """
 
 import dataclasses

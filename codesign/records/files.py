@@ -88,12 +88,15 @@ def restore(kind: Any, value: Any) -> Any:
         KeyError, TypeError, ValueError: If it is something else.
     """
     options, origin = typing.get_args(kind), typing.get_origin(kind)
+    if value is None and dataclasses.is_dataclass(kind):
+        raise TypeError(f"There is no {kind}.")
     if value is None:
         return math.nan if kind is float else None
     if kind is Any:
         return value
     if isinstance(kind, types.UnionType):
-        return restore(options[0], value)
+        kinds = [each for each in options if each is not types.NoneType]
+        return restore(kinds[0], value) if len(kinds) == 1 else value
     if kind is np.ndarray:
         array = np.asarray(value)
         return array.astype(float) if array.dtype == object else array
@@ -108,4 +111,8 @@ def restore(kind: Any, value: Any) -> Any:
         one_kind = origin is list or options[-1] is ...
         kinds = options[:1] * len(value) if one_kind else options
         return origin(map(restore, kinds, value))
+    if kind in (bool, int, str, float) and not (
+        type(value) is kind or (kind is float and type(value) is int)
+    ):
+        raise TypeError(f"{value!r} is not of type {kind.__name__}.")
     return value

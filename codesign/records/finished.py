@@ -34,15 +34,16 @@ class Finished(Generic[_Found]):
         self._events: dict[str, Any] = {}
         for event in events:
             try:
+                unit = _key(event["unit"])
                 restore(kind, event["found"])
             except (KeyError, TypeError, ValueError):
                 logging.warning(
                     "%s: %s was kept by another version and is measured again.",
                     path,
-                    event["unit"],
+                    event.get("unit"),
                 )
             else:
-                self._events[_key(event["unit"])] = event
+                self._events[unit] = event
 
     def __contains__(self, unit: Any) -> bool:
         return _key(unit) in self._events

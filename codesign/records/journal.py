@@ -73,11 +73,14 @@ def read_header(path: str | os.PathLike[str]) -> Event:
 
     Raises:
         JournalDamaged: If its first line fails its checksum.
+        ValueError: If it is no regular file.
         OSError: If it cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"`journal` (={os.fspath(path)}) is not a regular file.")
     with open(path, "rb") as file:
         event = _parse(file.readline().rstrip(b"\n"))
-    if event is None:
+    if event is None or event["event"] != "study":
         raise JournalDamaged(
             f"`journal` (={os.fspath(path)}) does not begin with the header of a study; "
             "restore the file from a copy."
@@ -264,9 +267,11 @@ class FileJournal:
             self._forget()
         data = self._path.read_bytes()
         kept = [json.loads(line) for line in data[:good].splitlines()]
-        later = [e for e in _sound(data[good:]) if e["event"] in _REPLAYABLE]
+        sound = _sound(data[good:])
+        later = [e for e in sound if e["event"] in _REPLAYABLE]
+        headers = [e for e in sound if e["event"] == "study"] or [self._header]
         aside = self._copy_aside(data)
-        self._replace([*(kept or [self._header]), *later])
+        self._replace([*(kept or headers[:1]), *later])
         _warn(
             f"The journal {self._path} is damaged in line {num_good + 1}. It is kept as "
             f"{aside.name}; the study goes on from the {num_good} lines before and "

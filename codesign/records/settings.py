@@ -2,10 +2,10 @@
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-networks: tuple[str, ...] = setting(("vgg11",), "Networks.", distinct=True)
-num_seeds: int = setting(3, "Runs of each.", least=1, grows=True, flag="seeds")
+    networks: tuple[str, ...] = setting(("vgg11",), "Networks.", distinct=True)
+    num_seeds: int = setting(3, "Runs of each.", least=1, grows=True, flag="seeds")
 
-check(Sweep(num_seeds=2.5))  # ValueError: `num_seeds` must be a whole number, got 2.5.
+checked(Sweep(num_seeds=2.5))  # ValueError: `num_seeds` must be a whole number, ...
 """
 
 import dataclasses
@@ -14,13 +14,15 @@ import operator
 import types
 import typing
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from codesign.records.files import jsonable
 
 _NUMBERS = {int: "a whole number", float: "a finite number"}
+_MOST = {int: 2**63 - 1, float: math.inf}
+_Config = TypeVar("_Config", bound=Any)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,63 +65,76 @@ def fields(config: Any) -> Iterator[tuple[str, Any, Rule]]:
         yield field.name, hints[field.name], field.metadata.get("rule", Rule())
 
 
-def check(config: Any) -> None:
+def checked(config: _Config) -> _Config:
     """Checks type and range of every setting, nested dataclasses included.
+
+    Returns:
+        The same settings, with Python's own numbers in place of NumPy's.
 
     Raises:
         ValueError: Names the setting, its value and the rule.
     """
-    for name, kind, rule in fields(config):
-        _check(name, kind, rule, getattr(config, name))
+    values = {
+        n: _checked(n, k, rule, getattr(config, n)) for n, k, rule in fields(config)
+    }
+    return dataclasses.replace(config, **values)
 
 
-def _check(name: str, kind: Any, rule: Rule, value: Any) -> None:
+def _checked(name: str, kind: Any, rule: Rule, value: Any) -> Any:
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
-        return
+        return None
     kind = options[0]
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, typing.cast(type, kind)):
             raise ValueError(f"`{name}` must be of type {kind}, got {value!r}.")
-        check(value)
+        value = checked(value)
     elif typing.get_origin(kind) is tuple:
         element = typing.get_args(kind)[0]
         if not isinstance(value, tuple):
+            written = tuple(value) if isinstance(value, list) else (value,)
             raise ValueError(
                 f"`{name}` must be a tuple of {element.__name__}, got {value!r}; write "
-                f"({value!r},) for one."
+                f"{written!r}."
             )
         if not value:
             raise ValueError(f"`{name}` is empty; name at least one.")
-        for each in value:
-            _check(name, element, rule, each)
+        value = tuple(_checked(name, element, rule, each) for each in value)
         if rule.distinct and len({*value}) < len(value):
             raise ValueError(f"`{name}` (={list(value)}) holds a value twice.")
     elif kind in _NUMBERS:
-        _check_number(name, kind, rule, value)
+        value = _checked_number(name, kind, rule, value)
     elif not isinstance(value, kind):
         raise ValueError(f"`{name}` must be of type {kind.__name__}, got {value!r}.")
     if rule.one_of and not isinstance(value, tuple) and value not in rule.one_of:
         raise ValueError(f"`{name}` (={value!r}) must be one of {list(rule.one_of)}.")
+    return value
 
 
-def _check_number(name: str, kind: type, rule: Rule, value: Any) -> None:
-    is_number = isinstance(value, int | float | np.number) and type(value) is not bool
-    if is_number and kind is int:
-        try:
-            operator.index(typing.cast(int, value))
-        except TypeError:
-            is_number = False
-    if not is_number or not math.isfinite(value):
-        raise ValueError(f"`{name}` must be {_NUMBERS[kind]}, got {value!r}.")
+def _checked_number(name: str, kind: type, rule: Rule, value: Any) -> Any:
+    numbers = (
+        (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    )
+    try:
+        number = kind(value) if isinstance(value, numbers) else math.nan
+    except OverflowError:
+        number = math.nan
+    if number != number or abs(number) == math.inf or type(value) is bool:
+        raise ValueError(f"`{name}` must be {_NUMBERS[kind]}, got {_short(value)}.")
     for text, bound, holds in (
         (">=", rule.least, operator.ge),
-        ("<=", rule.most, operator.le),
+        ("<=", _MOST[kind] if rule.most is None else rule.most, operator.le),
         (">", rule.above, operator.gt),
         ("<", rule.below, operator.lt),
     ):
-        if bound is not None and not holds(value, bound):
-            raise ValueError(f"`{name}` must be {text} {bound:,}, got {value}.")
+        if bound is not None and not holds(number, bound):
+            raise ValueError(f"`{name}` must be {text} {bound:,}, got {_short(value)}.")
+    return number
+
+
+def _short(value: Any) -> str:
+    text = repr(value.item() if isinstance(value, np.number) else value)
+    return text if len(text) < 100 else f"{text[:40]}... of {len(text)} characters"
 
 
 def differences(config: Any, found: dict[str, Any]) -> list[str]:
@@ -135,7 +150,8 @@ def differences(config: Any, found: dict[str, Any]) -> list[str]:
     wanted, rules = jsonable(config), {name: rule for name, _, rule in fields(config)}
     lines = []
     for name in sorted(wanted.keys() | found.keys()):
-        now, there = wanted.get(name), found.get(name)
+        now: Any = wanted.get(name)
+        there: Any = found.get(name)
         rule = rules.get(name, Rule())
         if now == there or rule.free:
             continue
@@ -143,7 +159,7 @@ def differences(config: Any, found: dict[str, Any]) -> list[str]:
             lines += [
                 f"{name}.{line}" for line in differences(getattr(config, name), there)
             ]
-        elif not rule.grows or there is None or (now is not None and now < there):
+        elif not rule.grows or type(now) is not type(there) or now < there:
             how = ", and may only grow" if rule.grows else ""
             lines.append(f"{name}: {there!r} there, {now!r} now{how}")
     return lines

@@ -2,21 +2,30 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import filelock
 
 from codesign.records.files import jsonable, write_atomic
+from codesign.records.journal import read_header
 from codesign.records.settings import differences
+
+_OUTPUTS = (
+    *("metrics.jsonl", "results.json", "report.html"),
+    *("journal.jsonl", "checkpoints"),
+)
 
 
 def lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
     """Makes `workdir` and keeps a second process out; a process that ends lets go.
 
     Raises:
-        ValueError: If another process works there.
+        ValueError: If another process works there, or it is a file.
         OSError: If the folder cannot be made.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"`workdir` (={workdir}) is a file; name a folder.")
     workdir.mkdir(parents=True, exist_ok=True)
     found = filelock.FileLock(workdir / ".lock")
     try:
@@ -29,25 +38,56 @@ def lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
     return found
 
 
-def check_settings(config: Any, workdir: pathlib.Path) -> None:
-    """Compares settings with the `config.json` that is there, if there is one.
+def check(
+    owner: str,
+    config: Any,
+    workdir: pathlib.Path,
+    record: pathlib.Path,
+    formerly: Sequence[str] = (),
+) -> None:
+    """Checks that a job may work in `workdir`, by what is there.
 
     Args:
-        config: Dataclass of settings; those declared as `grows` or `free` may differ.
-        workdir: Folder, which need not exist.
+        owner: Name of the job.
+        config: Dataclass of its settings; those declared as `grows` or `free` may differ.
+        workdir: Folder.
+        record: Journal of its finished work, whose header has owner and settings too.
+        formerly: Files of earlier versions, which are not gone on with.
 
     Raises:
-        ValueError: If the workdir was made with other settings; shows each difference.
+        ValueError: If the workdir is of another job or of other settings (shows each
+            difference), or holds results and nothing that says what they are of.
     """
+    for name in formerly:
+        if (workdir / name).exists() and not record.exists():
+            raise ValueError(
+                f"`workdir` (={workdir}) holds {name} of an earlier version, which this "
+                "one does not go on with; use another `workdir`."
+            )
+    if (workdir / "config.json").exists():
+        _compare(owner, config, workdir)
+    elif record.exists():
+        read_header(record)  # it alone says what the results are of: it must be sound
+    elif outputs := sorted(each.name for each in workdir.iterdir() if _is_output(each)):
+        raise ValueError(
+            f"`workdir` (={workdir}) holds {', '.join(outputs)}, but no config.json that "
+            "says what they are of; use another `workdir`."
+        )
+
+
+def _compare(owner: str, config: Any, workdir: pathlib.Path) -> None:
     path = workdir / "config.json"
-    if not path.exists():
-        return
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
+        theirs = found.pop("experiment", owner)
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); restore it, or use another `workdir`."
         ) from error
+    if theirs != owner:
+        raise ValueError(
+            f"`workdir` (={workdir}) is of {theirs}, not of {owner}; use another."
+        )
     if lines := differences(config, found):
         raise ValueError(
             f"`workdir` (={workdir}) was made with other settings:\n  "
@@ -56,6 +96,12 @@ def check_settings(config: Any, workdir: pathlib.Path) -> None:
         )
 
 
-def write_settings(config: Any, workdir: pathlib.Path) -> None:
+def _is_output(path: pathlib.Path) -> bool:
+    """Whether it is named as something that a job writes."""
+    return path.name in _OUTPUTS or path.suffix in (".png", ".csv")
+
+
+def write_settings(owner: str, config: Any, workdir: pathlib.Path) -> None:
     """Writes `config.json`."""
-    write_atomic(workdir / "config.json", json.dumps(jsonable(config), indent=2) + "\n")
+    content = {"experiment": owner, **jsonable(config)}
+    write_atomic(workdir / "config.json", json.dumps(content, indent=2) + "\n")

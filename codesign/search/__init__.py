@@ -1,7 +1,7 @@
 """A pure optimisation library: ask, evaluate, tell, over points of 0 and 1."""
 
 from codesign.search import bqp
-from codesign.search.study import Study
+from codesign.search.study import SearchSpaceExhausted, Study
 from codesign.search.trials import Trial
 
-__all__ = ["Study", "Trial", "bqp"]
+__all__ = ["SearchSpaceExhausted", "Study", "Trial", "bqp"]

@@ -93,8 +93,8 @@ def check(name: str) -> None:
         )
     if name == "optuna_tpe" and importlib.util.find_spec("optuna") is None:
         raise ValueError(
-            "`optimizers` holds 'optuna_tpe', which needs Optuna; install it with "
-            "`pip install codesign[benchmark]`, or leave it out."
+            "`optimizers` holds 'optuna_tpe', which needs Optuna; install it with the "
+            "extra `benchmark` (`pip install -e '.[benchmark]'`), or leave it out."
         )
 
 

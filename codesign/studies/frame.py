@@ -50,14 +50,19 @@ class Config:
     seed: int = setting(0, "Root of every random key.", least=0, below=SEEDS)
 
     def checked(self):
-        """Checks types, ranges and what `check` adds; returns self.
+        """Checks types, ranges and what `check` adds; returns `settings.checked`'s.
 
         Raises:
             ValueError: Names the setting, its value, the rule and the way out.
         """
-        settings.check(self)
-        self.check()
-        return self
+        config = settings.checked(self)
+        if config.seed + getattr(config, "num_seeds", 1) > SEEDS:
+            raise ValueError(
+                f"`seed` must lie in 0..2**32 - `num_seeds`, got {config.seed}; runs "
+                "take the seeds that follow it."
+            )
+        config.check()
+        return config
 
     def check(self) -> None:
         """Checks what several settings together must keep to; for subclasses."""
@@ -123,8 +128,8 @@ class Study(Generic[_Config, _Found]):
         report: `report(config, found)`, `found` by unit.
         found: Dataclass of what `measure` returns, so that it can be kept; None for one
             that keeps its own state in the workdir.
-        prepare: `prepare(config, pending_units, **given)`: checks that need data, before
-            anything is written; what it returns reaches `measure`.
+        prepare: `prepare(config, pending_units, workdir, **given)`: checks that need
+            data, before anything is written; what it returns reaches `measure`.
         steps: Steps of progress of a unit.
         given: Names and help of what `run` passes on to `prepare` and a launcher takes
             as text, such as a folder of data.
@@ -172,13 +177,16 @@ class Study(Generic[_Config, _Found]):
             What was found, by unit.
 
         Raises:
-            ValueError: Before any work: a setting out of range, or a workdir made with
-                other settings or in use.
+            ValueError: Before any work: a setting out of range, or a workdir that is in
+                use, of another study, made with other settings, or holds files of
+                unknown origin.
             OSError: For data or a workdir that cannot be read or written.
         """
-        config.checked()
+        config = config.checked()
         start = time.monotonic()
-        if not str(workdir):
+        if unknown := given.keys() - self.given:
+            raise TypeError(f"{self.name} takes no {sorted(unknown)}.")
+        if not str(workdir).strip():
             raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
         folder = pathlib.Path(workdir)
         record = folder / "finished.jsonl"
@@ -187,32 +195,26 @@ class Study(Generic[_Config, _Found]):
             @functools.cache
             def lock() -> None:
                 held.callback(folders.lock(folder).release)
-
-            if folder.is_dir():
-                lock()
                 self._check_folder(config, folder)
+
+            if folder.exists():
+                lock()
             # A folder that is not there yet stays away until all checks have passed.
             units = list(self.units(config))
             kept = self._kept(config, record) if record.exists() else None
             pending = [unit for unit in units if kept is None or unit not in kept]
-            prepared = self.prepare and self.prepare(config, pending, **given)
+            prepared = self.prepare and self.prepare(config, pending, folder, **given)
             lock()
             kept = kept or self._kept(config, record)
-            folders.write_settings(config, folder)
+            folders.write_settings(self.name, config, folder)
             found = self._measure(config, units, kept, folder, prepared)
             self._write(config, found, folder, start)
             return found
 
     def _check_folder(self, config: _Config, folder: pathlib.Path) -> None:
-        folders.check_settings(config, folder)
-        for name in self.formerly:
-            if (folder / name).exists() and not (folder / "finished.jsonl").exists():
-                raise ValueError(
-                    f"`workdir` (={folder}) holds {name} of an earlier version, which "
-                    "this one does not go on with; use another `workdir`."
-                )
-        is_gone = not (folder / "finished.jsonl").exists()
-        if self.found and is_gone and (folder / "results.json").exists():
+        record = folder / "finished.jsonl"
+        folders.check(self.name, config, folder, record, self.formerly)
+        if self.found and not record.exists() and (folder / "results.json").exists():
             logging.warning(
                 "%s: results.json is there, but finished.jsonl is gone; everything is "
                 "measured again.",
@@ -221,7 +223,8 @@ class Study(Generic[_Config, _Found]):
 
     def _kept(self, config: _Config, record: pathlib.Path) -> Finished[_Found] | None:
         kind: Any = self.found or dict
-        kept = Finished(record, settings.identity(config), kind)
+        identity = {"experiment": self.name, **settings.identity(config)}
+        kept = Finished(record, identity, kind)
         return kept if self.found else None
 
     def _measure(self, config, units, kept, folder, prepared) -> dict[Any, _Found]:
@@ -271,11 +274,18 @@ class Study(Generic[_Config, _Found]):
         results.write(folder / "results.json")
         title, *footnotes = made.compared
         compared = comparison.table(made.quantities, title, footnotes)
-        console = rich.console.Console()
-        for table in (*made.shown, *([compared] if compared.rows else [])):
-            if sys.stdout.isatty():
+        tables = [*made.shown, *([compared] if compared.rows else [])]
+        where = f"Report: {folder / 'report.html'}"
+        if sys.stdout is not None and not sys.stdout.isatty():
+            print(
+                *(f"{table.to_text()}\n" for table in tables),
+                made.summary,
+                where,
+                sep="\n",
+            )
+        elif sys.stdout is not None:
+            console = rich.console.Console(highlight=False, markup=False)
+            for table in tables:
                 console.print(table.to_rich(console.width))
-            else:
-                print(f"{table.to_text()}\n", flush=True)
-        text = f"{made.summary}\nReport: {folder / 'report.html'}"
-        console.print(text, highlight=False, soft_wrap=True)
+            console.print(made.summary)
+            console.print(where, soft_wrap=True)  # whole, to be copied

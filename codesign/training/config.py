@@ -46,13 +46,8 @@ class TrainConfig:
     )
 
     def checked(self) -> "TrainConfig":
-        """Validates; returns self.
-
-        Raises:
-            ValueError: Names the field, its value and the rule.
-        """
-        settings.check(self)
-        return self
+        """See `settings.checked`."""
+        return settings.checked(self)
 
 
 def make_optimizer(

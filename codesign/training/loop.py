@@ -112,7 +112,7 @@ class Trainer:
             ValueError: If the images or classes are not the network's, or a batch is
                 larger than the training split.
         """
-        config.checked()
+        config = config.checked()
         shape = dataset.train.images.shape[1:]
         if shape != network.image_shape or dataset.num_classes != network.num_classes:
             raise ValueError(

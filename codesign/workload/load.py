@@ -82,7 +82,8 @@ def digest(name: str) -> str:
     """Changes when the file that a network comes from does; empty without a file."""
     if name.partition(":")[0] not in ("darknet", "onnx"):
         return ""
-    return hashlib.sha256(_file(name)[0].read_bytes()).hexdigest()
+    with open(_file(name)[0], "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(name: str) -> tuple[pathlib.Path, int | None]:

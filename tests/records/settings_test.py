@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codesign.records.files import jsonable, restore
-from codesign.records.settings import check, differences, identity, setting
+from codesign.records.settings import checked, differences, identity, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,17 +27,21 @@ class _Outer:
 
 
 def test_nested_and_optional_settings_are_checked():
-    check(_Outer())
-    check(_Outer(count=np.int64(3)))
+    checked(_Outer())
+    assert type(checked(_Outer(count=np.int64(3))).count) is int
     for changes, message in (
         ({"kind": "c"}, r"`kind` \(='c'\) must be one of \['a', 'b'\]"),
         ({"names": ("x", "x")}, r"`names` \(=\['x', 'x'\]\) holds a value twice"),
         ({"count": 0}, "`count` must be >= 1, got 0"),
         ({"inner": _Inner(rate=1.0)}, "`rate` must be < 1, got 1.0"),
         ({"inner": {"rate": 0.5}}, "`inner` must be of type"),
+        ({"inner": _Inner(rate=10**400)}, "`rate` must be a finite number, got 1000"),
+        ({"inner": _Inner(rate=np.complex64(0.5))}, "`rate` must be a finite number"),
+        ({"count": 10**400}, "`count` must be <= 9,223,.*got 1000.* of 401 characters"),
+        ({"names": ["x", "y"]}, r"must be a tuple of str.*write \('x', 'y'\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            check(_Outer(**changes))
+            checked(_Outer(**changes))
 
 
 def test_differences_name_only_what_identifies():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from absl import logging
 
@@ -140,6 +141,60 @@ def test_a_deleted_config_does_not_let_other_settings_in(tmp_path):
     toy.STUDY.run(_QUICK, workdir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: b"\n" + data,
+        lambda data: data.replace(b"\n", b""),
+        lambda data: data.partition(b"\n")[2],
+        lambda data: data.replace(b'"power":2', b'"power":3'),
+    ],
+)
+def test_nor_does_a_damaged_record_of_what_they_were(damage, tmp_path):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    (tmp_path / "config.json").unlink()
+    record = tmp_path / "finished.jsonl"
+    record.write_bytes(damage(record.read_bytes()))
+    with pytest.raises(ValueError, match="does not begin with the header"):
+        toy.STUDY.run(_change(power=3), workdir=tmp_path)
+
+
+def test_another_study_is_refused(tmp_path):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    other = dataclasses.replace(toy.STUDY, name="other")
+    with pytest.raises(ValueError, match="is of toy, not of other"):
+        other.run(_QUICK, workdir=tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="experiment: 'toy' there, 'other' given"):
+        other.run(_QUICK, workdir=tmp_path)
+
+
+def test_numbers_of_numpy_are_those_of_python(tmp_path):
+    numbers = (np.int8(100), np.uint16(3))
+    config = _change(numbers=numbers, seed=np.uint32(7), pause_s=np.float32(0))
+    found = toy.STUDY.run(config, workdir=tmp_path)
+    assert found[100, 0].value == 10_000
+    assert Results.read(tmp_path / "results.json").seed == 7
+
+
+def test_arguments_that_nobody_takes_are_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"toy takes no \['data_dir'\]"):
+        toy.STUDY.run(_QUICK, workdir=tmp_path, data_dir="x")
+
+
+def test_what_another_process_wrote_meanwhile_is_compared(tmp_path):
+    folder = tmp_path / "new"
+
+    def prepare(config, pending, workdir):
+        toy.STUDY.run(_change(num_repeats=3), workdir=folder)
+
+    study = dataclasses.replace(toy.STUDY, prepare=prepare)
+    with pytest.raises(ValueError, match="num_repeats: 3 there, 1 now"):
+        study.run(_QUICK, workdir=folder)
+
+
 def test_a_workdir_has_one_user_at_a_time(tmp_path):
     held = workdir.lock(tmp_path)
     with pytest.raises(ValueError, match=r"`workdir` .* is in use by another process"):
@@ -200,7 +255,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
 
 
 def test_a_failed_preparation_leaves_no_folder_behind(tmp_path):
-    def prepare(config, pending):
+    def prepare(config, pending, workdir):
         raise ValueError("`numbers` are not at hand.")
 
     study = dataclasses.replace(toy.STUDY, prepare=prepare)
@@ -230,12 +285,29 @@ def test_flags_are_the_settings(tmp_path):
         ("--preset=slow", "error: `preset` (='slow') must be one of ['quick']"),
         ("--power=0", "error: `power` must be >= 1, got 0."),
         ("--workdir=", "error: `workdir` is empty"),
+        ("--numbers=2,,3", "numbers=2,,3: must hold no empty element"),
         ("rest", "Unexpected arguments: ['rest']"),
     ):
         code, _, err = _finished(f"--workdir={tmp_path / 'b'}", flag)
         assert code == 1
         assert message in err
         assert "Traceback" not in err
+
+
+def test_finished_work_needs_nobody_who_reads(tmp_path):
+    toy.STUDY.run(_QUICK, workdir=tmp_path)
+    for options in ({"stdout": subprocess.DEVNULL}, {"env_encoding": "ascii"}):
+        environment = {"PYTHONIOENCODING": options.pop("env_encoding", "utf-8")}
+        process = subprocess.run(
+            [sys.executable, "-c", _SCRIPT, f"--workdir={tmp_path}"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=options.get("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+    with _launch(f"--workdir={tmp_path}") as reader:
+        reader.stdout.close()  # as `| head -0` does
+        assert "rror" not in reader.stderr.read()
+    assert reader.returncode == 0
 
 
 def test_help_is_ours():
@@ -246,3 +318,6 @@ def test_help_is_ours():
     assert "Also --exponent." in out
     assert "jax" not in out
     assert len(out.splitlines()) < 30
+    code, _, err = _finished("--help", "--preset=slow")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("error: `preset` (='slow') must be one of")

@@ -1,6 +1,7 @@
 """Trains every placement of a small problem: exact regret for any optimiser."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,13 +27,13 @@ class ExhaustiveConfig(frame.Config):
 
     network: str = setting("vgg11", "Network of at most 10 sites.")
     dataset: str = setting("digits", "Data set.", one_of=data.DATASETS, flag="data")
-    width: float = setting(0.25, "Channel multiplier.", above=0)
-    image_size: int = setting(16, "Height and width of images.", least=8)
+    width: float = setting(0.25, "Channel multiplier.", above=0, most=100)
+    image_size: int = setting(16, "Height and width of images.", least=8, most=4096)
     train: TrainConfig = setting(
         TrainConfig(stop_at_chance=None), "Hyperparameters of every run."
     )
     num_seeds: int = setting(
-        5, "Runs of each placement.", least=1, grows=True, flag="seeds"
+        5, "Runs of each placement.", least=1, most=1000, grows=True, flag="seeds"
     )
 
     def check(self) -> None:
@@ -58,10 +59,13 @@ class TrainedPlacement:
 
 
 def prepare(
-    config: ExhaustiveConfig, pending: list[Any], data_dir: StrPath | None = None
+    config: ExhaustiveConfig,
+    pending: list[Any],
+    workdir: pathlib.Path,
+    data_dir: StrPath | None = None,
 ) -> Trainer:
     """Reads the data and builds the trainer of all runs."""
-    del pending
+    del pending, workdir
     dataset = data.load(config.dataset, data_dir=data_dir, image_size=config.image_size)
     network = models.create(
         config.network,

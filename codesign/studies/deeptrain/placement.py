@@ -1,5 +1,6 @@
 """The main job: the few batch norms that a network needs on a ReRAM + GPU stack."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -23,7 +24,10 @@ __all__ = ["PRESETS", "STUDY", "PlacementConfig", "run"]
 
 
 def prepare(
-    config: PlacementConfig, pending: list[str], data_dir: StrPath | None = None
+    config: PlacementConfig,
+    pending: list[str],
+    workdir: pathlib.Path,
+    data_dir: StrPath | None = None,
 ) -> dict[str, Prepared]:
     """Reads the data and checks every network against them and against the stack.
 
@@ -52,7 +56,8 @@ def prepare(
         )
         ops = workload.trace(*network.trace_args())
         check_capacity(spec, ops, name)
-        _check_search(config, name, network.num_sites)
+        has_begun = (config.folder(workdir, name) / "journal.jsonl").exists()
+        _check_search(config, name, network.num_sites, has_begun)
         costs = chip_costs(ops, reram_gpu.estimate, batch_size=config.train.batch_size)
         trainer = Trainer(network, dataset, config.train, chip_costs=costs)
         prepared[name] = Prepared(name, trainer, ops, spec)
@@ -76,15 +81,23 @@ def check_capacity(spec: ReramGpuSpec, ops: Workload, name: str) -> None:
         )
 
 
-def _check_search(config: PlacementConfig, name: str, num_sites: int) -> None:
+def _check_search(
+    config: PlacementConfig, name: str, num_sites: int, has_begun: bool
+) -> None:
     if config.num_evaluations > 2**num_sites:
         raise ValueError(
             f"`num_evaluations` (={config.num_evaluations}) must be at most "
             f"{2**num_sites}, the placements of {name!r}."
         )
-    if config.warm_start is None:
+    if config.warm_start is None or has_begun:  # a search goes on by its own journal
         return
-    other = Study.load(config.warm_start)
+    try:
+        other = Study.load(config.warm_start)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`warm_start` (={config.warm_start!r}) must be the journal.jsonl of another "
+            f"search: {error}"
+        ) from error
     if other.num_variables != num_sites:
         raise ValueError(
             f"`warm_start` (={config.warm_start}) is a search over "

@@ -26,10 +26,7 @@ def result_quantities(
         )
 
     for key, row in result.rows.items():
-        seeds = (
-            f"mean of {len(row.test)} seeds, standard error {row.accuracy_error:.4f}"
-        )
-        note = seeds if row.test else "every run diverged"
+        note = _spread(row.test) if row.test else "every run diverged"
         add("accuracy", row.accuracy, "", key, note=note)
         add("num_bn", int(row.mask.sum()), "", key)
         for name, unit, what in (
@@ -40,7 +37,7 @@ def result_quantities(
             note = f"{what}exact model at the sourced prior"
             add(name, getattr(row, name), unit, key, kind="assumed", note=note)
         if row.validation:
-            note = f"standard error {standard_error(row.validation):.4f}"
+            note = _spread(row.validation)
             add(
                 "validation_accuracy",
                 float(np.mean(row.validation)),
@@ -68,6 +65,13 @@ def result_quantities(
     note = f"least effective sample size of the same{why}"
     add("surrogate_ess", diagnostics and diagnostics.least_effective_size, note=note)
     return found
+
+
+def _spread(accuracies: tuple[float, ...]) -> str:
+    error = standard_error(accuracies)
+    if error is None:
+        return "one seed"
+    return f"mean of {len(accuracies)} seeds, standard error {error:.4f}"
 
 
 _OVER_NETWORKS = {  # else the mean

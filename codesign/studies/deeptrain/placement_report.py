@@ -90,7 +90,7 @@ def summary(config: PlacementConfig, result: PlacementResult) -> str:
     return (
         f"{name} needs {kept} of its {len(bo_n.mask)} batch norms (after "
         f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
-        f"{_accuracy(all_bn)} with all, over {config.num_seeds} seeds. On "
+        f"{_accuracy(all_bn)} with all, over {_count(config.num_seeds, 'seed')}. On "
         f"{config.stack} that shortens the pipeline's "
         f"period by {cut:.1%} and saves {energy:.1%} of the energy."
     )
@@ -114,10 +114,12 @@ def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
             Column("GPU work", format="percent"),
         ],
         footnotes=[
-            f"Test accuracy: mean and standard error over {config.num_seeds} seeds.",
+            f"Test accuracy: mean over {_count(config.num_seeds, 'seed')}"
+            + (", and its standard error." if config.num_seeds > 1 else "."),
+            "BO-N: the placement that the search found. "
             "ReRAM stage: the slowest conv or dense layer. GPU stage: batch norm. "
             "Period: between two images in the full pipeline, the longer of the two. "
-            f"Training: {config.train.epochs} epochs on the stack.",
+            f"Training: {_count(config.train.epochs, 'epoch')} on the stack.",
             "GPU work: batch-norm elements, All-BN being 100 %. Hardware numbers are "
             "exact model values at the sourced prior; none is fitted.",
         ],
@@ -126,7 +128,7 @@ def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
     for key, row in result.rows.items():
         parts = row.cost.breakdown
         table.add(
-            LABELS[key],
+            LABELS[key] if result.confirmed or key != "bo_n" else "BO-N: none found",
             int(row.mask.sum()),
             reports.format_mask(row.mask),
             _accuracy(row),
@@ -136,8 +138,8 @@ def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
             row.training_time_s,
             row.energy_j,
             row.bn_elements / work,
-            style="highlight" if key == "bo_n" else "",
-            marker="★" if key == "bo_n" else "",
+            style="highlight" if key == "bo_n" and result.confirmed else "",
+            marker="★" if key == "bo_n" and result.confirmed else "",
         )
     return table
 
@@ -246,7 +248,13 @@ def _warnings(result: PlacementResult) -> list[str | Table]:
 def _accuracy(row: PlacementRow) -> str:
     if row.accuracy is None:
         return "diverged"
+    if row.accuracy_error is None:
+        return f"{row.accuracy:.1%}"
     return f"{row.accuracy:.1%} ± {row.accuracy_error:.1%}".replace("% ±", " ±")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _sites(mask: np.ndarray) -> str:

@@ -48,8 +48,8 @@ class PlacementRow:
         return float(np.mean(self.test)) if self.test else None
 
     @property
-    def accuracy_error(self) -> float:
-        """Standard error of `accuracy` over seeds."""
+    def accuracy_error(self) -> float | None:
+        """Standard error of `accuracy` over seeds; None of one."""
         return standard_error(self.test)
 
 
@@ -132,8 +132,8 @@ def period_and_energy(cost: Cost) -> tuple[float, float]:
 _estimate = jax.jit(reram_gpu.estimate, static_argnames=("batch_size",))
 
 
-def standard_error(values: tuple[float, ...]) -> float:
-    """Standard error of a mean, or 0 of a single value."""
+def standard_error(values: tuple[float, ...]) -> float | None:
+    """Standard error of a mean; None of a single value, which has none."""
     if len(values) < 2:
-        return 0.0
+        return None
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))

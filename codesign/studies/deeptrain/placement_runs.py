@@ -55,9 +55,7 @@ class Runs:
         self._config, self._prepared, self._job = config, prepared, job
         self._folder, self._num_done = folder, num_done
         entries = read_metrics(job.workdir / "metrics.jsonl")
-        self._logged = {
-            (e["network"], e["placement"], e["seed"], e["epoch"]) for e in entries
-        }
+        self._logged = {tuple(str(e.get(name)) for name in _KEY) for e in entries}
 
     def train(self, x: np.ndarray, seed: int, best: float | None = None) -> TrainResult:
         """Trains the placement `x` `[C]`, or goes on where its checkpoint stands."""
@@ -66,12 +64,14 @@ class Runs:
         run = {"network": prepared.name, "placement": points.encode(x), "seed": seed}
 
         def on_epoch(entry: dict[str, float], is_new: bool) -> None:
-            key = (*run.values(), entry["epoch"])
             if not is_new:
                 self._job.progress.skip(1)
-            if is_new and key not in self._logged:  # epochs before a kill are there
+                return
+            line = {**run, **entry}
+            key = tuple(str(line[name]) for name in _KEY)
+            if key not in self._logged:  # epochs before a kill are there
                 self._logged.add(key)
-                self._job.metrics.append({**run, **entry})
+                self._job.metrics.append(line)
             self._job.update(
                 first + int(entry["epoch"]),
                 format_mask(x),

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from codesign.records import JournalDamaged, read_header
-from codesign.search import Study, Trial, pareto
+from codesign.search import SearchSpaceExhausted, Study, Trial, pareto
 from codesign.studies.deeptrain.placement_result import (
     TOLERANCE,
     PlacementResult,
@@ -33,8 +33,7 @@ def search(config: PlacementConfig, prepared: Prepared, job: Job) -> PlacementRe
     horseshoe surrogate. `bo_n` is the valid placement of the least period, then energy,
     that further seeds confirm.
     """
-    several = len(config.networks) > 1
-    folder = job.workdir / prepared.name if several else job.workdir
+    folder = config.folder(job.workdir, prepared.name)
     num_sites = prepared.trainer.network.num_sites
     journal = folder / "journal.jsonl"
     if not journal.exists() and (job.workdir / "results.json").exists():
@@ -48,10 +47,11 @@ def search(config: PlacementConfig, prepared: Prepared, job: Job) -> PlacementRe
     all_bn, no_bn = np.ones(num_sites, np.int8), np.zeros(num_sites, np.int8)
     study.enqueue(all_bn)
     study.enqueue(no_bn)
-    if config.warm_start is not None:
+    if config.warm_start is not None and not num_done:
         study.warm_start(Study.load(config.warm_start))
-    while len(trained(study.trials)) < config.num_evaluations:
-        evaluate(config, prepared, study, runs)
+    with contextlib.suppress(SearchSpaceExhausted):  # all others were screened
+        while len(trained(study.trials)) < config.num_evaluations:
+            evaluate(config, prepared, study, runs)
 
     def row(x: np.ndarray) -> PlacementRow:
         ended = trained(study.trials)
@@ -205,8 +205,9 @@ def is_confirmed(row: PlacementRow, reference: PlacementRow) -> bool:
     """
     if any(status != "trained" for status in row.statuses):
         return False
-    error = np.hypot(
-        standard_error(row.validation), standard_error(reference.validation)
+    error = np.hypot(  # 0 of one seed
+        standard_error(row.validation) or 0.0,
+        standard_error(reference.validation) or 0.0,
     )
     loss = np.mean(reference.validation) - np.mean(row.validation)
     return bool(loss <= max(TOLERANCE, 2 * error) + 1e-9)  # 0.99 - 0.98 > 0.01

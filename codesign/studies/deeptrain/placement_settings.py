@@ -1,6 +1,7 @@
 """Settings of a placement search, and the presets."""
 
 import dataclasses
+import pathlib
 
 from codesign import data, models
 from codesign.hardware import reram_gpu
@@ -23,8 +24,8 @@ class PlacementConfig(frame.Config):
         ("vgg11",), "Networks, searched in turn.", distinct=True, flag="network"
     )
     dataset: str = setting("digits", "Data set.", one_of=data.DATASETS, flag="data")
-    width: float = setting(0.25, "Channel multiplier.", above=0)
-    image_size: int = setting(32, "Height and width of images.", least=8)
+    width: float = setting(0.25, "Channel multiplier.", above=0, most=100)
+    image_size: int = setting(32, "Height and width of images.", least=8, most=4096)
     initialisation: str = setting(
         "pytorch", "Of the weights.", one_of=tuple(INITIALISATIONS)
     )
@@ -67,6 +68,10 @@ class PlacementConfig(frame.Config):
         """Random placements of the search."""
         return min(self.num_initial, (self.num_evaluations - 2) // 2)
 
+    def folder(self, workdir: pathlib.Path, network: str) -> pathlib.Path:
+        """Where a network's journal and checkpoints are."""
+        return workdir / network if len(self.networks) > 1 else workdir
+
     @property
     def stack(self) -> str:
         """Tiers as they are written: 3R1G."""
@@ -77,11 +82,6 @@ class PlacementConfig(frame.Config):
             raise ValueError(
                 f"`num_evaluations` must be >= 3, got {self.num_evaluations}: All-BN, "
                 "No-BN and one candidate."
-            )
-        if self.seed + self.num_seeds > frame.SEEDS:
-            raise ValueError(
-                f"`seed` must lie in 0..2**32 - `num_seeds`, got {self.seed}; runs "
-                "take the seeds that follow it."
             )
         for name in self.networks:
             models.create(

@@ -1,5 +1,6 @@
 """What does a larger cache spare a training iteration? A network is a unit of work."""
 
+import pathlib
 from collections.abc import Sequence
 
 from absl import logging
@@ -24,7 +25,9 @@ def units(config: MemoryConfig) -> list[_Unit]:
     return [(name, networks.digest(name)) for name in config.networks]
 
 
-def prepare(config: MemoryConfig, pending: Sequence[_Unit]) -> dict[str, Program]:
+def prepare(
+    config: MemoryConfig, pending: Sequence[_Unit], workdir: pathlib.Path
+) -> dict[str, Program]:
     """Counts the networks that are still to be measured.
 
     Raises:
@@ -32,11 +35,16 @@ def prepare(config: MemoryConfig, pending: Sequence[_Unit]) -> dict[str, Program
             the smallest cache.
         OSError: For a file that cannot be read.
     """
+    del workdir
     programs = {}
-    for name, _ in pending:
+    for name, digest in pending:
         logging.info("counting %s", name)
         network = paper_networks.load(name, config.image_size)
         programs[name] = training_iteration(network)
+        if networks.digest(name) != digest:
+            raise ValueError(
+                f"`networks`: the file of {name!r} changed while it was read; run again."
+            )
         capacity_measure.check(config, name, programs[name])
     return programs
 

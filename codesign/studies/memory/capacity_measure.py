@@ -61,6 +61,7 @@ def check(config: MemoryConfig, name: str, program: Program) -> None:
             too large to count.
     """
     program.sizes(config.batch_size or paper_networks.batch_size(name))
+    program.sizes(max(config.batch_sizes))
     smallest = int(memory.capacities(parse_capacities(config.capacity_mb))[0])
     for hardware in config.hardware:
         try:

@@ -105,9 +105,8 @@ def _summary(
     drop = 1 - curves.total_s[0, -1] / first_s
     if low < high:
         texts.append(
-            f"{sweeps[0].label}: {low:g} to {high:g} MB of cache on {hardware} takes "
-            f"{abs(drop):.0%} {'off' if drop >= 0 else 'more than'} the time of an "
-            "iteration."
+            f"{sweeps[0].label}: {low:g} to {high:g} MB of cache on {hardware} changes "
+            f"the time of an iteration by {-drop:+.0%}."
         )
     else:
         texts.append(

@@ -10,6 +10,7 @@ from codesign.studies.memory.paper_networks import BATCH_SIZES
 from codesign.workload import load
 
 _MOST_CAPACITIES = 100_000
+_MOST_MB = 1e9  # a PB: bytes are counted in 64 bits
 _PAPER_CAPACITIES = "24:1000:2"  # Section 5.3
 
 
@@ -42,7 +43,10 @@ class MemoryConfig(frame.Config):
         flag="batch",
     )
     image_size: int = setting(
-        load.IMAGE_SIZE, "Height and width of our own classifiers' images.", least=8
+        load.IMAGE_SIZE,
+        "Height and width of our own classifiers' images.",
+        least=8,
+        most=65536,
     )
     figure_capacity_mb: str = setting(
         _PAPER_CAPACITIES, "Caches of the figures and of the published numbers."
@@ -51,6 +55,7 @@ class MemoryConfig(frame.Config):
         (24, 64, 128, 180, 296, 400),
         "Caches of the times by layer type and of the policies.",
         above=0,
+        most=_MOST_MB,
     )
     batch_sizes: tuple[int, ...] = setting(
         (8, 16, 32, 64, 128, 256, 512, 1024),
@@ -58,7 +63,7 @@ class MemoryConfig(frame.Config):
         least=1,
     )
     timeline_mb: float = setting(
-        128.0, "Cache of the timelines, on the first chip.", above=0
+        128.0, "Cache of the timelines, on the first chip.", above=0, most=_MOST_MB
     )
     num_reuse_capacities: int = setting(
         62, "Caches at which traffic is attributed to scopes of reuse.", least=2
@@ -92,6 +97,8 @@ def parse_capacities(text: str, name: str = "capacity_mb") -> tuple[float, ...]:
         rule = "must hold numbers"
     if not all(number > 0 and math.isfinite(number) for number in numbers):
         rule = "must hold positive numbers"
+    elif any(number > _MOST_MB for number in numbers):
+        rule = f"must stay below {_MOST_MB:g} MB"
     elif ":" in text and not rule:
         if len(numbers) != 3:
             rule = "must have three parts"

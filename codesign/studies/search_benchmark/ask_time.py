@@ -18,6 +18,7 @@ BATCH = 8  # points of a batch ask
 MOST_S = {20: 0.05, 50: 0.2, 100: 1.5}  # asked of an ask after about 60 observations
 MOST_BATCH_S = 0.25  # likewise of a batch, C = 20
 _REPEATS = 5
+NUM_ASKED = (1 + BATCH) * (1 + _REPEATS)  # points in all
 
 
 @dataclasses.dataclass(frozen=True)

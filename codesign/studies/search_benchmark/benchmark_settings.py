@@ -5,7 +5,7 @@ import dataclasses
 from codesign.records.settings import setting
 from codesign.search import optimizer as optimizers
 from codesign.studies import frame
-from codesign.studies.search_benchmark import problems
+from codesign.studies.search_benchmark import ask_time, problems
 from codesign.studies.search_benchmark.trained_placements import LAMBDAS, placement_name
 
 
@@ -43,10 +43,18 @@ class BenchmarkConfig(frame.Config):
         optimizers.OPTIMIZERS, "Those compared.", distinct=True, free=True
     )
     speed_variables: tuple[int, ...] | None = setting(
-        None, "Variables of the asks that are timed, or none.", least=1, free=True
+        None,
+        "Variables of the asks that are timed, or none.",
+        least=8,
+        most=128,
+        free=True,
     )
     speed_observations: tuple[int, ...] = setting(
-        (60,), "Observations before the asks that are timed.", least=1, free=True
+        (60,),
+        "Observations before the asks that are timed.",
+        least=1,
+        most=2000,
+        free=True,
     )
 
     def check(self) -> None:
@@ -56,6 +64,12 @@ class BenchmarkConfig(frame.Config):
             optimizers.check(name)
         if "codesign" not in self.optimizers:
             raise ValueError("`optimizers` must hold 'codesign', which is compared.")
+        for c in self.speed_variables or ():
+            if 2**c < max(self.speed_observations) + ask_time.NUM_ASKED:
+                raise ValueError(
+                    f"`speed_variables` (={self.speed_variables}): {c} have too few "
+                    f"points for {max(self.speed_observations)} observations; take more."
+                )
 
 
 _PLACEMENTS = tuple(
