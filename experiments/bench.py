@@ -1,8 +1,8 @@
 """Measures speed against targets and peers: python -m experiments.bench
 
 Medians of interleaved runs after warm-up, each with its target and, where a
-peer is installed (`pip install codesign[benchmark]`), the peer's figure in the
-same run. About 5 minutes on 2 cores; `--preset=smoke` takes under one. A workdir
+peer is installed (`pip install -e ".[benchmark]"`), the peer's figure in the
+same run. About 5 minutes on 2 cores; `--preset=smoke` takes one or two. A workdir
 keeps what it has measured; name a fresh one to measure again.
 """
 
