@@ -64,7 +64,8 @@ def table(
 ) -> Table:
     """Those of the quantities that have a published or an asked number.
 
-    A column that is empty throughout is left out.
+    A column that is empty throughout is left out, and so is one kind for all: a number
+    that a parameter was fitted to is not to be read as one that was measured.
     """
     rows = [q for q in quantities if q.paper is not None or q.asked is not None]
     columns = {
@@ -75,6 +76,7 @@ def table(
         ),
         "Difference": list(map(difference, rows)),
         "Verdict": [q.verdict for q in rows],
+        "Kind": [q.kind if len({q.kind for q in rows}) > 1 else "" for q in rows],
         "Peer in this run": list(map(peer, rows)),
         "Peer elsewhere": [
             format_quantity(None if q.asked in (None, q.paper) else q.paper, q.unit)
@@ -101,4 +103,4 @@ def table(
     return made
 
 
-_WORDS = ("Quantity", "Verdict", "Peer in this run", "Source")
+_WORDS = ("Quantity", "Verdict", "Kind", "Peer in this run", "Source")

@@ -23,7 +23,7 @@ def si_scale(values: Iterable[float | None], unit: str) -> tuple[float, str]:
 
     Args:
         values: Numbers in `unit`; None and non-finite ones are passed over.
-        unit: SI unit, as in `Quantity.unit`.
+        unit: SI unit, as in `Quantity.unit`; without one the factor is 1.
 
     Returns:
         `(factor, scaled_unit)`, such that `value * factor` is in `scaled_unit` and the
@@ -31,7 +31,7 @@ def si_scale(values: Iterable[float | None], unit: str) -> tuple[float, str]:
         `(1e6, "µs")`.
     """
     finite = [abs(v) for v in values if v is not None and math.isfinite(v)]
-    exponent, step, symbol = _prefix(max(finite, default=0.0), unit)
+    exponent, step, symbol = _prefix(max(finite, default=0.0) if unit else 0.0, unit)
     return 10.0 ** (-exponent * step), _PREFIXES[exponent] + symbol
 
 
@@ -41,7 +41,7 @@ def format_si(value: float | None, unit: str, digits: int = 3) -> str:
     Args:
         value: Number in `unit`, or None.
         unit: Unit without prefix: "s", "J", "m2", "B/s", ... Areas take squared
-            prefixes; bytes, bits and MACs none below one; seconds none above.
+            prefixes; bytes, bits, MACs and "" none below one; seconds none above.
         digits: Significant digits; zeros at the end are dropped.
 
     Returns:
@@ -148,13 +148,13 @@ def _prefix(magnitude: float, unit: str) -> tuple[int, int, str]:
     """Returns the power of ten of the prefix, the power of the unit, its symbol."""
     symbol = _SYMBOLS.get(unit, _SQUARE.get(unit, unit))
     step = 2 if unit in _SQUARE else 1
-    if magnitude == 0 or not symbol:
+    if magnitude == 0:
         return 0, step, symbol
     # A logarithm may fall short of the -6 of 1e-6; areas read better as 0.64 mm² than
     # as 640,000 µm².
     decade = math.log10(magnitude) + (1e-12 if step == 1 else 1)
     exponent = 3 * math.floor(decade / (3 * step))
-    low = 0 if symbol in _NEVER_SMALL else -18
+    low = 0 if not symbol or symbol in _NEVER_SMALL else -18
     high = 0 if symbol in ("s", "m", "m²") else 18
     exponent = min(exponent, high)
     return (exponent if exponent >= low else 0), step, symbol

@@ -111,7 +111,7 @@ def render_page(
         sections=sections,
         warnings=[Paragraph(w) if isinstance(w, str) else w for w in warnings],
         results=results,
-        comparison=_compared(results.quantities) if results else [],
+        **_compared(results.quantities if results else ()),
         kinds=_KINDS,
         settings=[(key, _shown(value)) for key, value in settings],
         environment=[(key, _shown(v)) for key, v in results.environment.items()]
@@ -123,10 +123,13 @@ def render_page(
     )
 
 
-def _compared(quantities: Sequence[Quantity]) -> list[dict[str, str]]:
-    """Rows of the comparison: those with a published or an asked number first."""
+def _compared(quantities: Sequence[Quantity]) -> dict[str, Any]:
+    """The comparison, rows with a published or an asked number first; no empty columns."""
     first = sorted(quantities, key=lambda q: q.paper is None and q.asked is None)
-    return [
+    asked = any(q.asked is not None for q in first)
+    published = any(q.asked is None and q.paper is not None for q in first)
+    against = "Paper or asked" if asked and published else "Asked" if asked else "Paper"
+    rows = [
         {
             "name": q.key,
             "title": q.title,
@@ -140,6 +143,21 @@ def _compared(quantities: Sequence[Quantity]) -> list[dict[str, str]]:
         }
         for q in first
     ]
+    titles = dict(
+        name="Quantity", ours="Ours", wanted=against, difference="Difference",
+        verdict="Verdict", source="Source", kind="Kind", note="Note",
+    )  # fmt: skip
+    return {
+        "comparison": rows,
+        "compared": "Paper and ours" if published
+        else "Targets and ours" if asked
+        else "Quantities",
+        "columns": {
+            key: title
+            for key, title in titles.items()
+            if key == "ours" or any(row[key] not in ("", NO_VALUE) for row in rows)
+        },
+    }  # fmt: skip
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

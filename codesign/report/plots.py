@@ -16,7 +16,7 @@ from codesign.report import canvas
 from codesign.report.format import format_number
 from codesign.report.regret import regret_curves
 
-__all__ = ["best_so_far", "pareto", "regret_curves", "same_length", "training_curves"]
+__all__ = ["best_so_far", "curves", "pareto", "regret_curves", "same_length"]
 
 # What became of an evaluation: its colour and marker.
 _STATUSES = {
@@ -197,42 +197,53 @@ def pareto(
 
 
 @canvas.styled
-def training_curves(
-    histories: Mapping[str, Sequence[float | None]],
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]],
     *,
+    x_label: str,
+    y_label: str,
+    x_unit: str = "",
+    y_unit: str = "",
     references: Mapping[str, float] | None = None,
-    y_label: str = "Validation accuracy",
-    y_unit: str = "%",
 ) -> Figure:
-    """Draws one line per candidate over the epochs of its training.
+    """Draws one line per name, such as the accuracy of each candidate over epochs.
 
     Args:
-        histories: Per name, a value after each epoch from the first on; None or NaN
-            leaves a gap. Names come in the order of importance: the first seven have
-            colours of their own.
+        lines: Per name `[N]` places and `[N]` values; None or NaN leaves a gap. Names
+            come in the order of importance: the first seven have colours of their own.
+        x_label, y_label: What the axes show; places that are integers get such ticks.
+        x_unit, y_unit: SI units; "%" for ratios to be shown in percent.
         references: Horizontal lines by name, e.g. "chance".
-        y_label: What the values measure.
-        y_unit: "%" for ratios to be shown in percent, else their SI unit.
 
     Returns:
         One panel.
+
+    Raises:
+        ValueError: If the places and values of a name differ in length.
     """
     references = dict(references or {})
-    every = [v for history in histories.values() for v in history]
-    factor, label = canvas.scaled_axis([*every, *references.values()], y_label, y_unit)
+    for x, y in lines.values():
+        same_length(x=x, y=y)
+    places = [place for x, _ in lines.values() for place in x]
+    every = [value for _, y in lines.values() for value in y]
+    x_factor, x_text = canvas.scaled_axis(places, x_label, x_unit)
+    y_factor, y_text = canvas.scaled_axis(
+        [*every, *references.values()], y_label, y_unit
+    )
     figure, axes = canvas.single(3.6)
-    axes.set(xlabel="Epoch", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    for index, (name, history) in enumerate(histories.items()):
-        y = np.array([math.nan if v is None else v for v in history], float) * factor
+    axes.set(xlabel=x_text, ylabel=y_text)
+    if all(float(place * x_factor).is_integer() for place in places):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for index, (name, (x, y)) in enumerate(lines.items()):
+        values = np.array([math.nan if v is None else v for v in y], float) * y_factor
         axes.plot(
-            np.arange(1, len(y) + 1), y, label=name,
+            np.asarray(x, float) * x_factor, values, label=name,
             color=canvas.CYCLE[index % 7], ls=canvas.DASHES[index // 7 % 4],
             marker="o" if len(y) <= 15 else None, ms=3.5, zorder=3 - 0.01 * index,
         )  # fmt: skip
     for index, (name, value) in enumerate(references.items()):
         axes.axhline(
-            value * factor,
+            value * y_factor,
             color=canvas.GREY,
             lw=1.1,
             ls=canvas.DASHES[(index + 1) % 4],

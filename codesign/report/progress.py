@@ -1,6 +1,7 @@
 """How far a long job is: a live display on a terminal, plain log lines elsewhere."""
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ class _Status:
 
     time_s: float
     step: int
+    done: int = 0  # steps, those of an earlier run not counted
     about: str = ""
     facts: tuple[tuple[str, str], ...] = ()
 
@@ -33,12 +35,13 @@ class Progress:
 
     On a terminal a few lines at the bottom are kept up to date, and what is printed or
     logged meanwhile appears above them. Anywhere else (a file, a pipe, a notebook)
-    plain lines without control characters are logged: when what it is about changes, at the
-    end, and every `every_s` seconds in between. An exception ends the display, restores
-    the terminal and goes on.
+    plain lines without control characters are logged: at once, when what it is about
+    changes, every `every_s` seconds in between, and at the end. An exception ends the
+    display, restores the terminal and goes on.
 
-    The time left follows from the mean pace of the steps done here: those that an
-    earlier run had done, `initial_step`, do not count.
+    The time left follows from the mean pace of the steps done here after the first,
+    which compiles: those that an earlier run had done, `initial_step`, do not count.
+    Work that ends without an exception is done, even where more steps were planned.
     """
 
     def __init__(
@@ -76,13 +79,14 @@ class Progress:
         self._log = log or _log_or_print
         self._console = console or rich.console.Console(stderr=True)
         self._clock = clock
-        self._start_s = self._logged_s = clock()
+        self._start_s, self._logged_s = clock(), -math.inf
+        self._first: _Status | None = None  # once a step was done here
         self._status = self._logged = _Status(self._start_s, initial_step)
         self._live: rich.live.Live | None = None
         self._streams: list[tuple[logging.PythonHandler, object]] = []
 
     def __enter__(self) -> "Progress":
-        self._start_s = self._logged_s = self._clock()
+        self._start_s = self._clock()
         console = self._console
         if console.is_terminal and not (console.is_dumb_terminal or console.is_jupyter):
             self._live = rich.live.Live(
@@ -101,7 +105,11 @@ class Progress:
                     handler.setStream(sys.stderr)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None and self._status.step < self._total:
+            self._status = dataclasses.replace(
+                self._status, step=self._total, time_s=self._clock()
+            )
         if self._live is None:
             if self._status != self._logged:
                 self._log_status()
@@ -130,9 +138,12 @@ class Progress:
         self._status = _Status(
             time_s=self._clock(),
             step=step,
+            done=step - self._initial,
             about=about,
             facts=tuple((name, one_line(str(fact))) for name, fact in known.items()),
         )
+        if self._first is None and self._status.done > 0:
+            self._first = self._status
         if self._live is None and self._clock() - self._logged_s >= self._every_s:
             self._log_status()
 
@@ -168,13 +179,15 @@ class Progress:
 
     def _time_left(self) -> str:
         status = self._status
-        done = status.step - self._initial
-        took_s = status.time_s - self._start_s
+        if self._initial >= self._total:
+            return "done before"
         if status.step >= self._total:
-            return f"took {format_duration(took_s)}"
-        if done <= 0:
+            return f"took {format_duration(status.time_s - self._start_s)}"
+        done = status.done - self._first.done if self._first else 0
+        if self._first is None or done <= 0:
             return ""
-        left_s = took_s / done * (self._total - status.step)
+        pace_s = (status.time_s - self._first.time_s) / done
+        left_s = pace_s * (self._total - status.step)
         left_s -= self._clock() - status.time_s  # Counts down during a long step.
         return f"{format_duration(max(left_s, 1))} left"
 

@@ -1,12 +1,13 @@
 """One table for terminals, logs and HTML."""
 
 import dataclasses
+import itertools
+import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-import rich.box
 import rich.cells
-import rich.table
 import rich.text
 from markupsafe import Markup, escape
 
@@ -31,9 +32,9 @@ class Column:
     Attributes:
         name: Heading.
         unit: Unit of the values, without prefix where `format` is "si".
-        format: "si" (prefix and unit in every cell), "percent" (of ratios), a format
-            specification such as ".2f", a function of the value, or None: text as it
-            is, numbers to three significant digits.
+        format: "si" (prefix and unit in every cell: "64 µs", "9.88 M" without a unit),
+            "percent" (of ratios), a format specification such as ".2f", a function of
+            the value, or None: text as it is, numbers to three significant digits.
         justify: By default numbers stand on the right and all else on the left.
     """
 
@@ -119,60 +120,57 @@ class Table:
             raise ValueError(f"`style` must be in {list(_RICH_STYLES)}, got {style!r}.")
         self.rows.append(Row(cells, style, marker))
 
-    def to_rich(self, width: int | None = None) -> rich.table.Table:
+    def to_rich(self, width: int | None = None) -> rich.text.Text:
         """Renders for a terminal: `console.print(table.to_rich(console.width))`.
 
         Args:
-            width: Columns of the terminal. Where no word would stay whole in them, every
-                row becomes a block of lines, one a cell.
+            width: Columns of the terminal. Cells are broken at blanks to keep to it, but
+                no word and no number. A table that is still too wide is turned round, so
+                that four placements with ten metrics take five columns; where cells do
+                not fit whole then, every row becomes a block of lines, one a cell.
         """
+        room = sys.maxsize if width is None else width
+        justify: list[Justify]
         headings, justify, lines = self._layout()
-        words = [  # Width of the longest word of each column.
-            max(map(rich.cells.cell_len, " ".join([*column, "x"]).split(" ")))
-            for column in zip(headings, *lines, strict=True)
-        ]
-        stacked = width is not None and sum(words) + 2 * len(words) > width
-        table = rich.table.Table(
-            title=rich.text.Text(one_line(self.title), "bold"),
-            title_justify="left",
-            caption=rich.text.Text("\n".join(map(one_line, self.footnotes)), "dim"),
-            caption_justify="left",
-            box=None if stacked else rich.box.SIMPLE_HEAD,
-            show_header=not stacked,
-        )
-        if stacked:
-            table.add_column(style="dim", no_wrap=True)
-            table.add_column(overflow="fold")
+        looks = [_RICH_STYLES[row.style] for row in self.rows]
+        rows = [headings, *lines]
+        styles = [[look] * len(headings) for look in ("bold", *looks)]
+        widths = _widths(rows, room)
+        if widths is None:
+            if any(row.marker for row in self.rows):
+                blank = "\N{NO-BREAK SPACE}"
+                rows = [[f"{r[0]}{blank}{r[1]}".strip(), *r[2:]] for r in rows]
+            headings, *lines = rows
+            justify = ["left"] * len(rows)
+            rows = [list(cells) for cells in zip(*rows, strict=True)]
+            styles = [["dim", *looks]] * len(rows)
+            widths = _widths(rows, room, whole=True)
+        if widths is not None:
+            rows.insert(1, ["─" * each for each in widths])
+            styles.insert(1, [""] * len(widths))
         else:
-            for heading, side, least in zip(headings, justify, words, strict=True):
-                table.add_column(rich.text.Text(heading), justify=side, min_width=least)
-        for row, line in zip(self.rows, lines, strict=True):
-            style = _RICH_STYLES[row.style]
-            cells = [rich.text.Text(cell) for cell in line]
-            if not stacked:
-                table.add_row(*cells, style=style)
-                continue
-            for heading, cell in zip(headings, cells, strict=True):
-                table.add_row(heading, cell, style=style)
-            table.add_row()
-        return table
+            pairs = [[*zip(headings, line, strict=True), ("", "")] for line in lines]
+            rows = list(itertools.chain(*pairs))[:-1]
+            styles = [["dim", look] for look in looks for _ in pairs[0]][:-1]
+            justify = justify[:1] * 2
+            widths = _widths(rows, room) or _widths(rows, sys.maxsize) or []
+        title = _wrapped(one_line(self.title), room) if self.title else []
+        drawn = [rich.text.Text(line, "bold") for line in title]
+        for row, style in zip(rows, styles, strict=True):
+            pieces = map(_wrapped, row, widths)
+            for cells in itertools.zip_longest(*pieces, fillvalue=""):
+                padded = map(_padded, cells, widths, justify)
+                line = map(rich.text.Text, padded, style)
+                drawn.append(rich.text.Text("  ").join(line))
+                drawn[-1].rstrip()
+        for note in self.footnotes:
+            lines = _wrapped(one_line(note), room)
+            drawn += [rich.text.Text(line, "dim") for line in lines]
+        return rich.text.Text("\n").join(drawn)
 
     def to_text(self) -> str:
         """Renders as aligned plain text, for logs; no line ends in blanks."""
-        headings, justify, lines = self._layout()
-        widths = [
-            max(rich.cells.cell_len(cell) for cell in column)
-            for column in zip(headings, *lines, strict=True)
-        ]
-
-        def aligned(cells: Sequence[str]) -> str:
-            padded = map(_padded, cells, widths, justify)
-            return "  ".join(padded).rstrip()
-
-        rule = "  ".join("─" * width for width in widths)
-        body = [aligned(headings), rule, *map(aligned, lines)]
-        title = [one_line(self.title)] if self.title else []
-        return "\n".join([*title, *body, *map(one_line, self.footnotes)])
+        return self.to_rich().plain
 
     def to_html(self) -> Markup:
         """Renders as an HTML `<table>` with classes for alignment and row styles."""
@@ -219,7 +217,8 @@ class Table:
             justify.insert(0, "center")
             for row, line in zip(self.rows, lines, strict=True):
                 line.insert(0, one_line(row.marker))
-        return headings, justify, lines
+        lines = [[_glued(cell) for cell in line] for line in lines]
+        return [*map(_glued, headings)], justify, lines
 
 
 def _side(values: Sequence[Any]) -> Justify:
@@ -231,7 +230,50 @@ def _side(values: Sequence[Any]) -> Justify:
     return "left" if is_text or not numbers else "right"
 
 
+def _glued(text: str) -> str:
+    """Keeps a number, its unit and its error or the sign of a bound on one line."""
+    blank = r"(?<=\d) (?=[^\W\d]|%)| (?=±)|(?<=[≤≥±]) "
+    return re.sub(blank, "\N{NO-BREAK SPACE}", text)
+
+
+def _widths(
+    rows: Sequence[Sequence[str]], room: int, whole: bool = False
+) -> list[int] | None:
+    """Widths of columns that fit into `room`; None if words do not.
+
+    With `whole` cells are broken in the first column only.
+    """
+    columns = list(zip(*rows, strict=True))
+    most = [max(map(rich.cells.cell_len, column)) for column in columns]
+    words = [" ".join(column).split(" ") for column in columns]
+    widths = [max(map(rich.cells.cell_len, each)) for each in words]
+    if whole:
+        widths[1:] = most[1:]
+    room -= sum(widths) + 2 * (len(widths) - 1)
+    if room < 0:
+        return None
+    lacking = [most - least for most, least in zip(most, widths, strict=True)]
+    order = sorted(range(len(widths)), key=lacking.__getitem__)
+    for count, index in zip(range(len(widths), 0, -1), order, strict=True):
+        more = min(lacking[index], room // count)  # What one leaves is for the others.
+        widths[index] += more
+        room -= more
+    return widths
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Breaks a line at blanks; a word that is longer than `width` stays whole."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and rich.cells.cell_len(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def _padded(text: str, width: int, justify: Justify) -> str:
     blanks = width - rich.cells.cell_len(text)  # Cells, as some characters take two.
     left = {"left": 0, "right": blanks, "center": blanks // 2}[justify]
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
     return " " * left + text + " " * (blanks - left)

@@ -55,6 +55,17 @@ def test_fractions_read_as_percentages():
     assert row.cells[1:5] == ("28.1%", "67.1%", "−39.0 points", "missed")
 
 
+def test_a_fitted_number_is_told_from_a_measured_one():
+    kinds = [
+        _quantity(1.0, "s", paper=1.0, kind=kind) for kind in ("fitted", "derived")
+    ]
+    table = comparison.table(kinds, "")
+    place = [column.name for column in table.columns].index("Kind")
+    assert [row.cells[place] for row in table.rows] == ["fitted", "derived"]
+    same = comparison.table(kinds[:1], "")
+    assert "Kind" not in [column.name for column in same.columns]
+
+
 def test_a_printed_bound_stands_among_published_numbers():
     bound = _quantity(144.5, "MB", paper=180, asked=180, title="needs")
     table = comparison.table([_quantity(296, "MB", paper=296), bound], "T")

@@ -25,6 +25,8 @@ class FormatTest(parameterized.TestCase):
         (2e-12, "m2", "2 µm²"),
         (1e-30, "J", "1e−30 J"),
         (1234, "MACs", "1.23 kMAC"),
+        (9_880_000, "", "9.88 M"),
+        (0.25, "", "0.25"),
         (math.nan, "s", "NaN s"),
         (None, "s", "–"),
     )
@@ -81,6 +83,7 @@ class FormatTest(parameterized.TestCase):
         self.assertEqual(unit, "µs")
         self.assertAlmostEqual(factor, 1e6)
         self.assertEqual(fmt.si_scale([], "J"), (1.0, "J"))
+        self.assertEqual(fmt.si_scale([1e9], ""), (1.0, ""))  # No axis is "Loss (G)".
 
     def test_mask(self):
         self.assertEqual(fmt.format_mask([1, 0, 0.3, 1.0]), "●○◐●")

@@ -126,15 +126,40 @@ class RenderPageTest(parameterized.TestCase):
         (False, "", False, ["no", "no", "same"]),
         (True, "", False, ["yes", "no", "differs"]),
         (12, "layers", 12, ["12 layers", "12 layers", "same"]),
-        (None, "s", 20e-6, ["–", "20 µs", "–"]),
+        (None, "s", 20e-6, ["–", "20 µs"]),  # No column of differences is left.
     )
     def test_comparison(self, value, unit, paper, cells):
         quantity = Quantity(
             "x", value, unit, kind="derived", paper=paper, source="Fig. 1", note="why"
         )
         text = page.render_page("T", "S", results=_results(quantity))
-        self.assertEqual(re.findall(r'<td class="right">(.*?)</td>', text), cells)
+        numbers = r'<td class="(?:ours|wanted|difference)">(.*?)</td>'
+        self.assertEqual(re.findall(numbers, text), cells)
         self.assertIn('<span class="badge derived">derived</span>', text)
+
+    @parameterized.parameters(
+        ({"paper": 1.0, "source": "Fig. 1"}, "Paper and ours", "Paper"),
+        ({"asked": 2.0, "paper": 1.0, "source": "a peer"}, "Targets and ours", "Asked"),
+        ({}, "Quantities", None),
+    )
+    def test_comparison_is_headed_by_what_ours_is_held_against(
+        self, held, heading, column
+    ):
+        quantity = Quantity("x", 1.0, "s", kind="measured", **held)
+        text = page.render_page("T", "S", results=_results(quantity))
+        self.assertIn(f"<h2>{heading}</h2>", text)
+        found = re.findall(r'<th scope="col" class="wanted">(.*?)</th>', text)
+        self.assertEqual(found, [column] if column else [])
+
+    def test_tables_and_figures_share_a_width_and_only_numbers_stay_whole(self):
+        text = page.render_page("T", "S")
+        (figure,) = re.findall(r"figure img \{ display.*", text)
+        self.assertNotIn("max-width", figure)
+        (cells,) = re.findall(r"\nth, td \{.*", text)
+        self.assertNotIn("nowrap", cells)
+        self.assertIn(
+            "td.ours, td.wanted, td.difference { white-space: nowrap; }", text
+        )
 
 
 if __name__ == "__main__":

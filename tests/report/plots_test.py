@@ -1,4 +1,4 @@
-"""Tests of `codesign.report.figures`: what is drawn, not how it looks."""
+"""Tests of `codesign.report.plots`: what is drawn, not how it looks."""
 
 import math
 
@@ -30,9 +30,13 @@ def _pareto():
     )
 
 
-def _training_curves():
-    return plots.training_curves(
-        {"All-BN": [0.5, 0.9, 0.99], "stopped": [0.1, None]}, references={"chance": 0.1}
+def _curves():
+    return plots.curves(
+        {"All-BN": ([1, 2, 3], [0.5, 0.9, 0.99]), "stopped": ([2, 3], [0.1, None])},
+        x_label="Epoch",
+        y_label="Accuracy",
+        y_unit="%",
+        references={"chance": 0.1},
     )
 
 
@@ -51,7 +55,7 @@ _ALL = (
     _best_so_far,
     _regret_curves,
     _pareto,
-    _training_curves,
+    _curves,
 )
 
 
@@ -122,10 +126,23 @@ class FiguresTest(parameterized.TestCase):
         for index, box in enumerate(boxes):
             self.assertEqual(box.count_overlaps(boxes[index + 1 :]), 0)
 
-    def test_training_curves_leave_gaps(self):
-        lines = _training_curves().axes[0].get_lines()
+    def test_curves_leave_gaps(self):
+        lines = _curves().axes[0].get_lines()
         np.testing.assert_allclose(lines[0].get_ydata(), [50, 90, 99])
+        np.testing.assert_allclose(lines[1].get_xdata(), [2, 3])
         np.testing.assert_allclose(lines[1].get_ydata(), [10, np.nan])
+
+    def test_curves_say_what_their_axes_show(self):
+        axes = _curves().axes[0]
+        self.assertEqual(
+            (axes.get_xlabel(), axes.get_ylabel()), ("Epoch", "Accuracy (%)")
+        )
+        self.assertTrue(all(float(tick).is_integer() for tick in axes.get_xticks()))
+        line = {"ours": ([1e-3, 1.25e-3], [3.0, 4.0])}
+        axes = plots.curves(line, x_label="Time", x_unit="s", y_label="Loss").axes[0]
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("Time (ms)", "Loss"))
+        np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [1, 1.25])
+        self.assertFalse(all(float(tick).is_integer() for tick in axes.get_xticks()))
 
     def test_regret_curves_show_medians_and_zero(self):
         figure = _regret_curves()
@@ -153,6 +170,8 @@ class FiguresTest(parameterized.TestCase):
     def test_rejects(self):
         with self.assertRaisesRegex(ValueError, r"`statuses` \(of 2\).*same length"):
             plots.best_so_far([1.0], ["told", "told"])
+        with self.assertRaisesRegex(ValueError, r"`y` \(of 1\) must have the same"):
+            plots.curves({"a": ([1, 2], [1.0])}, x_label="x", y_label="y")
         with self.assertRaisesRegex(ValueError, r"`front` \(of 0\).*same length"):
             plots.pareto([1.0], [1.0], front=[])
 

@@ -43,6 +43,7 @@ class PlainProgressTest(absltest.TestCase):
         self.assertEqual(
             self.lines,
             [
+                "Search: 1/4; ●●, epoch 1, accuracy 90.0%",  # A pipe shows it at once.
                 # Two steps of 2 s each are left, and 2 s went by until the next update.
                 "Search: 2/4, 2 s left; ●●, epoch 0, accuracy 90.0%",
                 "Search: 4/4, took 8 s; ○●, epoch 0, accuracy 90.0%",
@@ -54,16 +55,49 @@ class PlainProgressTest(absltest.TestCase):
             for step in range(1, 101):
                 self.clock.now_s += 1
                 progress.update(step, "●", best="50.0%")
-        self.assertLen(self.lines, 10)
+        self.assertLen(self.lines, 11)
         self.assertEqual(
-            self.lines[0], "Search: 10/100, 1 min 30 s left; ●, best 50.0%"
+            self.lines[1], "Search: 11/100, 1 min 29 s left; ●, best 50.0%"
         )
 
     def test_steps_of_an_earlier_run_do_not_count_as_pace(self):
         with self._progress(100, initial_step=90, every_s=0) as progress:
-            self.clock.now_s += 10
-            progress.update(92)
-        self.assertEqual(self.lines, ["Search: 92/100, 40 s left"])
+            for step in (91, 92):
+                self.clock.now_s += 5
+                progress.update(step)
+        self.assertEqual(
+            self.lines,
+            [
+                "Search: 91/100",
+                "Search: 92/100, 40 s left",
+                "Search: 100/100, took 10 s",
+            ],
+        )
+
+    def test_compilation_does_not_count_as_pace(self):
+        with self._progress(10, every_s=0) as progress:
+            for step, took_s in enumerate((60, 2, 4), start=1):  # 60 s of compilation
+                self.clock.now_s += took_s
+                progress.update(step)
+        self.assertEqual(
+            self.lines[:3],
+            ["Search: 1/10", "Search: 2/10, 16 s left", "Search: 3/10, 21 s left"],
+        )
+
+    def test_work_that_ends_is_done_though_more_was_planned(self):
+        with self._progress(10) as progress:
+            self.clock.now_s += 1
+            progress.update(4, "a")
+            self.clock.now_s += 2
+        self.assertEqual(self.lines[-1], "Search: 10/10, took 3 s; a")
+
+    def test_a_finished_job_takes_no_time(self):
+        with self._progress(3, initial_step=3):
+            self.clock.now_s -= 26e-6  # Nothing was updated, so no time is known.
+        self.assertEqual(self.lines, [])
+        with self._progress(3, initial_step=3) as progress:
+            progress.update(3)
+        self.assertEqual(self.lines, ["Search: 3/3, done before"])
 
     def test_facts_are_those_of_the_last_update(self):
         with self._progress(9) as progress:
@@ -74,10 +108,15 @@ class PlainProgressTest(absltest.TestCase):
 
     def test_steps_that_turn_out_to_be_done_do_not_count_as_pace(self):
         with self._progress(100, every_s=0) as progress:
-            progress.skip(90)
-            self.clock.now_s += 10
+            progress.skip(40)
+            self.clock.now_s += 5
+            progress.update(41)
+            progress.skip(50)  # Those after the 41st.
+            self.clock.now_s += 5
             progress.update(92)
-        self.assertEqual(self.lines, ["Search: 92/100, 40 s left"])
+        self.assertEqual(
+            self.lines[:2], ["Search: 41/100", "Search: 92/100, 40 s left"]
+        )
 
     def test_no_control_characters_when_not_on_a_terminal(self):
         out, err = io.StringIO(), io.StringIO()
@@ -120,14 +159,27 @@ class LiveProgressTest(absltest.TestCase):
 
     def test_shows_the_last_state_and_lines_above_it(self):
         clock = _Clock()
-        with Progress(10, "Search", console=self.console, clock=clock) as progress:
-            clock.now_s += 5
+        progress = Progress(10, "Search", console=self.console, clock=clock)
+        with self.assertRaises(KeyboardInterrupt), progress:
+            progress.update(1, "○○")
+            clock.now_s += 4
             progress.update(5, "●○", epoch="2/3", accuracy=0.5, best="75.0%")
             progress.log("[not markup]")
+            raise KeyboardInterrupt
         shown = self.terminal.getvalue()
         for text in ("Search", "5/10  5 s left", "●○", "2/3", "75.0%", "[not markup]"):
             self.assertIn(text, shown)
         self.assertLess(shown.index("[not markup]"), shown.rindex("75.0%"))
+
+    def test_shows_at_the_end_how_long_it_took(self):
+        clock = _Clock()
+        with Progress(10, "Search", console=self.console, clock=clock) as progress:
+            progress.update(5)
+            clock.now_s += 4
+        self.assertIn("10/10  took 4 s", self.terminal.getvalue())
+        with Progress(10, "Search", initial_step=10, console=self.console):
+            pass
+        self.assertIn("10/10  done before", self.terminal.getvalue())
 
     def test_exception_restores_terminal_and_streams(self):
         before = (sys.stdout, sys.stderr)

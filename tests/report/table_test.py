@@ -5,7 +5,7 @@ import io
 import jax.numpy as jnp
 import numpy as np
 import rich.console
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from codesign.report.table import Column, Row, Table
 
@@ -27,7 +27,7 @@ def _table():
     return table
 
 
-class TableTest(absltest.TestCase):
+class TableTest(parameterized.TestCase):
     maxDiff = None
 
     def test_text(self):
@@ -50,17 +50,79 @@ class TableTest(absltest.TestCase):
             "<table><caption>T</caption><thead><tr>"
             '<th scope="col" class="left">A</th>'
             '<th scope="col" class="right">B</th></tr></thead><tbody>'
-            '<tr class=""><td class="left">x</td><td class="right">1 ms</td></tr>'
+            '<tr class=""><td class="left">x</td><td class="right">1\xa0ms</td></tr>'
             '<tr class="highlight"><td class="left">y</td><td class="right">–</td></tr>'
             '</tbody><tfoot><tr><td colspan="2">n</td></tr></tfoot></table>',
         )
 
     def test_terminal(self):
         console = rich.console.Console(file=io.StringIO(), width=80)
-        console.print(_table().to_rich())
+        console.print(_table().to_rich(80))
         lines = [line.split() for line in console.file.getvalue().splitlines()]  # pyright: ignore[reportAttributeAccessIssue]
         self.assertIn(["★", "BO-N", "21.3", "µs", "98.9%", "2"], lines)
         self.assertIn(["Mean", "of", "three", "seeds."], lines)
+
+    def _shown(self, table, width):
+        console = rich.console.Console(file=io.StringIO(), width=width)
+        console.print(table.to_rich(width))
+        text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+        self.assertLessEqual(max(map(len, text.splitlines())), width)
+        return text
+
+    @parameterized.parameters(40, 60, 80, 100)
+    def test_no_word_is_lost_or_broken(self, width):
+        # At 80 columns one too few was counted, and "Capacities" stood there as
+        # "Capacitie".
+        names = ("Network", "Batch", "Steps", "Smallest cache (MB)", "Largest step (MB)",
+                 "Capacity sweep", "Capacities")  # fmt: skip
+        table = Table("A title that is longer than the table itself is wide", names)
+        table.add(
+            "MobileNetV2", 32, 12512, 9.04, 26.76, "75.6 ms ± 1.2", "≤ 489", marker="★"
+        )
+        table.footnotes.append("Smallest cache: a row of each map and some weights.")
+        text = self._shown(table, width)
+        cells = [each for row in table.rows for each in row.cells]
+        words = " ".join([table.title, *names, *table.footnotes, *map(str, cells)])
+        words = words.replace("12512", "12,512").replace("26.76", "26.8")
+        self.assertContainsSubset([*words.split(), "★"], text.split())
+        for number in ("75.6 ms ± 1.2", "≤ 489"):
+            self.assertIn(number, text)
+        if width == 60:
+            self.assertIn(table.title, text)  # Not broken at the table's own width.
+
+    def test_a_wide_table_of_few_rows_is_turned_round(self):
+        table = _table()
+        table.columns[1] = Column("Period-of-the-pipeline", "s", "si")
+        self.assertEqual(
+            self._shown(table, 50),
+            "Placements\n"
+            "Name                    All-BN  ★ BO-N   failed\n"
+            "──────────────────────  ──────  ───────  ──────\n"
+            "Period-of-the-pipeline  64 µs   21.3 µs  –\n"
+            "Accuracy                99.1%   98.9%    –\n"
+            "Depth (layers)          8       2        1\n"
+            "Mean of three seeds.\n",
+        )
+
+    def test_a_table_that_fits_neither_way_becomes_blocks(self):
+        table = Table("", ["Name", "Number of parameters"])
+        table.add("network-0", 0)
+        table.add("network-1", "not counted")
+        table.add("network-2", 2, marker="★")
+        self.assertEqual(
+            self._shown(table, 23),
+            "Name        network-0\n"
+            "Number of   0\n"
+            "parameters\n"
+            "\n"
+            "Name        network-1\n"
+            "Number of   not counted\n"
+            "parameters\n"
+            "\n"
+            "Name        ★ network-2\n"
+            "Number of   2\n"
+            "parameters\n",
+        )
 
     def test_special_characters_are_only_text(self):
         table = Table("<b>", ["[red]x|y"], [("<script>|`*[bold]\n\x1b[31m",)])
@@ -71,7 +133,7 @@ class TableTest(absltest.TestCase):
         self.assertNotIn("<script>", html)
         self.assertIn("&lt;script&gt;", html)
         console = rich.console.Console(file=io.StringIO(), width=80)
-        console.print(table.to_rich())
+        console.print(table.to_rich(80))
         self.assertIn("[red]x|y", console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
         self.assertIn("[bold]", console.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
 

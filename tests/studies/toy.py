@@ -48,10 +48,10 @@ PUBLISHED = (
 
 
 def report(config, found):
-    table = Table("Powers", ["Number", Column("Power")])
-    for (number, _), each in found.items():
-        table.add(number, each.value)
-    curve = plots.training_curves({"powers": [p.value for p in found.values()]})
+    rows = [(number, each.value) for (number, _), each in found.items()]
+    table = Table("Powers", ["Number", Column("Power")], rows)
+    numbers, powers = zip(*rows, strict=True)
+    curve = plots.curves({"ours": (numbers, powers)}, x_label="Number", y_label="Power")
     return frame.Report(
         title="Powers", summary=f"{len(found)} powers.", shown=[table],
         sections=[frame.Section("All", [table, frame.Figure("powers", curve, "Rise.")])],

@@ -76,8 +76,14 @@ def draw(
             f"more than {effect:.2%}, and what it costs.",
         )
         drawn["training_curves"] = (
-            plots.training_curves(
-                {LABELS[key]: row.history for key, row in result.rows.items()}
+            plots.curves(
+                {
+                    LABELS[key]: (range(1, len(row.history) + 1), row.history)
+                    for key, row in result.rows.items()
+                },
+                x_label="Epoch",
+                y_label="Validation accuracy",
+                y_unit="%",
             ),
             "Validation accuracy over epochs, first seed.",
         )
