@@ -170,7 +170,7 @@ class Table:
 
     def to_text(self) -> str:
         """Renders as aligned plain text, for logs; no line ends in blanks."""
-        return self.to_rich().plain
+        return self.to_rich().plain.replace("\N{NO-BREAK SPACE}", " ")
 
     def to_html(self) -> Markup:
         """Renders as an HTML `<table>` with classes for alignment and row styles."""

@@ -286,6 +286,6 @@ class Study(Generic[_Config, _Found]):
         elif sys.stdout is not None:
             console = rich.console.Console(highlight=False, markup=False)
             for table in tables:
-                console.print(table.to_rich(console.width))
+                console.print(table.to_rich(console.width), end="\n\n")
             console.print(made.summary)
             console.print(where, soft_wrap=True)  # whole, to be copied
