@@ -125,8 +125,8 @@ def test_other_settings_are_refused_and_more_of_them_go_on(tmp_path, monkeypatch
     monkeypatch.setitem(toy.STUDY.__dict__, "measure", counted)
     config = _change(numbers=(3, 4), num_repeats=2)
     found = toy.STUDY.run(config, workdir=tmp_path)
-    assert measured == [(4, 0), (3, 1), (4, 1)]
-    assert list(found) == [(3, 0), (4, 0), (3, 1), (4, 1)]
+    assert measured == [(3, 1), (4, 0), (4, 1)]
+    assert list(found) == [(3, 0), (3, 1), (4, 0), (4, 1)]
     assert json.loads((tmp_path / "config.json").read_text())["num_repeats"] == 2
     with pytest.raises(ValueError, match="num_repeats: 2 there, 1 now, and may only"):
         toy.STUDY.run(_QUICK, workdir=tmp_path)

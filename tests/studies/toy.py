@@ -1,17 +1,13 @@
-"""A study in sixty lines: what the frame gives to one that brings only its question.
-
-python tests/studies/toy.py --preset=quick --workdir=runs/toy --numbers=2,3
-"""
+"""A study in sixty lines: python tests/studies/toy.py --workdir=runs/toy --numbers=2,3"""
 
 import dataclasses
+import itertools
 import time
-
-import numpy as np
 
 from codesign.records.settings import setting
 from codesign.report import Column, Table, plots
 from codesign.studies import frame
-from codesign.studies.published import Published, quantities
+from codesign.studies.published import Published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,43 +21,37 @@ class ToyConfig(frame.Config):
 @dataclasses.dataclass(frozen=True)
 class Power:
     value: int
-    history: np.ndarray
-
-
-def units(config):
-    return [(n, run) for run in range(config.num_repeats) for n in config.numbers]
 
 
 def measure(config, unit, job):
     time.sleep(config.pause_s)
     job.update(0, f"{unit[0]} to the power of {config.power}", run=unit[1])
-    return Power(unit[0] ** config.power, np.array([unit[0], np.nan]))
+    return Power(unit[0] ** config.power)
 
 
-PUBLISHED = (
-    Published(
-        name="power", of={"number": "3"}, value=9, source="Euclid", kind="derived",
-        title="three, raised",
-        ours=lambda found: found[3, 0].value if (3, 0) in found else None,
-    ),
+THREE = Published(
+    name="power", of={"number": "3"}, value=9, source="Euclid", kind="derived",
+    title="three, raised",
+    ours=lambda found: found[3, 0].value if (3, 0) in found else None,
 )  # fmt: skip
 
 
 def report(config, found):
     rows = [(number, each.value) for (number, _), each in found.items()]
     table = Table("Powers", ["Number", Column("Power")], rows)
-    numbers, powers = zip(*rows, strict=True)
-    curve = plots.curves({"ours": (numbers, powers)}, x_label="Number", y_label="Power")
+    line = {"ours": tuple(zip(*rows, strict=True))}
+    curve = plots.curves(line, x_label="Number", y_label="Power")
     return frame.Report(
         title="Powers", summary=f"{len(found)} powers.", shown=[table],
         sections=[frame.Section("All", [table, frame.Figure("powers", curve, "Rise.")])],
-        quantities=quantities(PUBLISHED, found),
+        quantities=[THREE.quantity(found)],
     )  # fmt: skip
 
 
 STUDY = frame.Study(
-    name="toy", presets={"quick": ToyConfig(preset="quick")}, units=units,
-    measure=measure, report=report, found=Power,
+    name="toy", presets={"quick": ToyConfig(preset="quick")}, found=Power,
+    units=lambda config: [*itertools.product(config.numbers, range(config.num_repeats))],
+    measure=measure, report=report,
 )  # fmt: skip
 
 if __name__ == "__main__":
