@@ -33,6 +33,7 @@ def report(config: MemoryConfig, found: Mapping[Any, NetworkSweep]) -> frame.Rep
     sweeps = list(found.values())
     # ResNet-50 before others: its pictures are those that the paper talks about.
     ordered = sorted(sweeps, key=lambda each: each.family != RESNET)
+    slides = list(zip(ordered, _file_names(ordered), strict=True))
     checked = observations.check_all(sweeps)
     compared = memory_published.quantities(sweeps)
     networks = capacity_tables.networks(sweeps)
@@ -43,12 +44,13 @@ def report(config: MemoryConfig, found: Mapping[Any, NetworkSweep]) -> frame.Rep
         title="One training iteration behind a cache",
         summary=_summary(sweeps, checked, compared),
         sections=[
-            frame.Section("The picture", list(_slides(ordered[0]))),
+            frame.Section("The picture", list(_slides(*slides[0]))),
             frame.Section(
                 "Figures", [Paragraph(_SCALES), *capacity_figures.figures(sweeps)]
             ),
             frame.Section(
-                "Other networks", [each for o in ordered[1:] for each in _slides(o)]
+                "Other networks",
+                [each for pair in slides[1:] for each in _slides(*pair)],
             ),
             frame.Section("Observations", [capacity_tables.observations(checked)]),
             frame.Section("Reuse by scope", reuse),
@@ -116,9 +118,17 @@ def _summary(
     return " ".join(texts)
 
 
-def _slides(sweep: NetworkSweep) -> Iterator[frame.Figure]:
+def _file_names(sweeps: Sequence[NetworkSweep]) -> list[str]:
+    """Their networks as parts of file names, no two alike."""
+    names: list[str] = []
+    for sweep in sweeps:
+        name = re.sub(r"[^A-Za-z0-9]+", "_", sweep.network).strip("_")
+        names.append(name if name not in names else f"{name}-{len(names)}")
+    return names
+
+
+def _slides(sweep: NetworkSweep, name: str) -> Iterator[frame.Figure]:
     """A timeline and a roofline of one network, as they stand in a talk."""
-    name = re.sub(r"[^A-Za-z0-9]+", "_", sweep.network).strip("_")
     found = sweep.timeline
     if found is not None:
         yield frame.Figure(

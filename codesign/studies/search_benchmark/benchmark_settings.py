@@ -87,6 +87,12 @@ PRESETS = {
         ),
         speed_variables=(20,),
     ),
+    "smoke": BenchmarkConfig(
+        preset="smoke",
+        num_seeds=2,
+        tasks=(Task("bqp_10", 5, 5),),
+        optimizers=("codesign", "random", "local_search"),
+    ),
     "placement": BenchmarkConfig(preset="placement", tasks=_PLACEMENTS),
     "full": BenchmarkConfig(
         preset="full",

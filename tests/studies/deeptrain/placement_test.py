@@ -385,20 +385,43 @@ def test_vanishing_gradients_are_not_trained(tmp_path, monkeypatch, three_sites)
 
 
 @pytest.mark.slow
+def test_a_search_ends_when_all_placements_are_screened(tmp_path, three_sites):
+    config = dataclasses.replace(_SHORT, least_health=1e3, num_evaluations=8)
+    (result,) = placement.run(config, workdir=tmp_path)
+    assert (len(result.trained), len(result.ended)) == (2, 8)
+
+
+@pytest.mark.slow
 def test_warm_start_trains_the_best_of_another_search_first(
     finished, tmp_path, three_sites
 ):
-    journal = finished[0] / "journal.jsonl"
+    journal = tmp_path / "other.jsonl"
+    shutil.copy(finished[0] / "journal.jsonl", journal)
     config = dataclasses.replace(
         _SHORT, warm_start=str(journal), num_evaluations=6, least_health=0.0
     )
-    (result,) = placement.run(config, workdir=tmp_path)
+    (result,) = placement.run(config, workdir=tmp_path / "run")
     told = [t for t in finished[1][0].trials if t.status == "told"]
     penalty = config.sparsity_penalty
     told.sort(key=lambda t: (penalty * t.x.sum() - t.value, t.number))
     best = {tuple(t.x) for t in told[:3]} | {(0,) * 3, (1,) * 3}
     enqueued = {tuple(t.x) for t in result.trials if t.origin == "enqueued"}
     assert enqueued == best
+    journal.unlink()  # a search that has begun goes on by its own
+    (again,) = placement.run(config, workdir=tmp_path / "run")
+    assert [t.number for t in again.trials] == [t.number for t in result.trials]
+
+
+@pytest.mark.parametrize("text", [None, "", "{}\n", "not a journal"])
+def test_a_warm_start_must_be_a_journal(text, tmp_path):
+    if text is not None:
+        (tmp_path / "other.jsonl").write_text(text)
+    config = dataclasses.replace(_TINY, warm_start=str(tmp_path / "other.jsonl"))
+    with pytest.raises(
+        ValueError, match="`warm_start` .* must be the journal.jsonl of"
+    ):
+        placement.run(config, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_warm_start_from_another_network_is_refused(tmp_path):

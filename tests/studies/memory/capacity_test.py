@@ -16,6 +16,8 @@ from codesign.studies import frame
 from codesign.studies.memory import (
     capacity,
     capacity_measure,
+    capacity_report,
+    paper_networks,
     roofline_figure,
     timeline_figure,
 )
@@ -101,6 +103,29 @@ def test_results_hold_the_contract(workdir):
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/png") == len(results.figures)
     assert "needs MobileNetV2" in page
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    file, load = tmp_path / "net.cfg", paper_networks.load
+    file.write_text(_CFG)
+
+    def edited(*args):
+        file.write_text(_CFG + "[avgpool]\n")
+        return load(*args)
+
+    monkeypatch.setattr(paper_networks, "load", edited)
+    config = dataclasses.replace(_CONFIG, networks=(f"darknet:{file}",))
+    with pytest.raises(ValueError, match="changed while it was read; run again"):
+        capacity.run(config, workdir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_figures_of_two_networks_have_two_names(sweep):
+    names = ("darknet:a-b.cfg", "darknet:a_b.cfg", "vgg11")
+    sweeps = [dataclasses.replace(sweep, network=name) for name in names]
+    assert capacity_report._file_names(sweeps) == [
+        *("darknet_a_b_cfg", "darknet_a_b_cfg-1", "vgg11")
+    ]
 
 
 def test_running_again_simulates_nothing_and_writes_the_same(workdir, monkeypatch):
