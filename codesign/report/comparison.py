@@ -25,7 +25,8 @@ def difference(quantity: Quantity) -> str:
     if off == 0:
         return "same"
     if quantity.unit in _TO_PERCENT:
-        return f"{off * _TO_PERCENT[quantity.unit]:+.1f} points".replace("-", "−")
+        points = round(off * _TO_PERCENT[quantity.unit], 1)
+        return f"{points:+.1f} points".replace("-", "−") if points else "same"
     return NO_VALUE if paper == 0 else f"{off / paper:+.1%}".replace("-", "−")
 
 

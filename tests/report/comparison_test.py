@@ -66,6 +66,13 @@ def test_a_fitted_number_is_told_from_a_measured_one():
     assert "Kind" not in [column.name for column in same.columns]
 
 
+def test_what_rounds_to_nothing_is_the_same():
+    assert comparison.difference(_quantity(0.1662, "ratio", paper=0.166)) == "same"
+    assert (
+        comparison.difference(_quantity(0.1667, "ratio", paper=0.166)) == "+0.1 points"
+    )
+
+
 def test_a_printed_bound_stands_among_published_numbers():
     bound = _quantity(144.5, "MB", paper=180, asked=180, title="needs")
     table = comparison.table([_quantity(296, "MB", paper=296), bound], "T")

@@ -104,11 +104,11 @@ def _summary(
     hardware, curves = next(iter(sweeps[0].sweeps.items()))
     low, high = curves.capacities_mb[[0, -1]]
     first_s = curves.total_s[0, 0]
-    drop = 1 - curves.total_s[0, -1] / first_s
+    change = f"{curves.total_s[0, -1] / first_s - 1:+.0%}".replace("-", "−")
     if low < high:
         texts.append(
             f"{sweeps[0].label}: {low:g} to {high:g} MB of cache on {hardware} changes "
-            f"the time of an iteration by {-drop:+.0%}."
+            f"the time of an iteration by {change}."
         )
     else:
         texts.append(
