@@ -231,7 +231,7 @@ def test_rejects_unknown_and_missing(monkeypatch):
     with pytest.raises(ValueError, match="`optimizers`.*bocs.*codesign"):
         optimizers.check("bocs")
     monkeypatch.setattr(optimizers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs Optuna.*codesign\[benchmark\]"):
+    with pytest.raises(ValueError, match=r"needs Optuna.*\.\[benchmark\]"):
         optimizers.check("optuna_tpe")
 
 
