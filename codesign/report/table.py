@@ -232,8 +232,8 @@ def _side(values: Sequence[Any]) -> Justify:
 
 def _glued(text: str) -> str:
     """Keeps a number, its unit and its error or the sign of a bound on one line."""
-    blank = r"(?<=\d) (?=[^\W\d]|%)| (?=±)|(?<=[≤≥±]) "
-    return re.sub(blank, "\N{NO-BREAK SPACE}", text)
+    blank = r"(?<=\d) (?=[^\W\d]{1,3}\b|%)| (?=±)|(?<=[≤≥±]) "
+    return re.sub(blank, "\N{NO-BREAK SPACE}", text) if len(text) < 30 else text
 
 
 def _widths(

@@ -18,6 +18,7 @@ import pytest
 from absl import logging
 
 from codesign import models
+from codesign.records import workdir as folders
 from codesign.report import Results
 from codesign.search.study import Study
 from codesign.studies.deeptrain import placement, placement_search, stack_published
@@ -215,6 +216,7 @@ def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
 
 @pytest.mark.slow
 def test_a_lost_journal_is_said(finished, tmp_path, monkeypatch, three_sites):
+    folders.write_settings("bn_placement", _SHORT, tmp_path)
     (tmp_path / "results.json").write_text("{}")
     said = []
     monkeypatch.setattr(
