@@ -22,8 +22,6 @@ from codesign.records import workdir as folders
 from codesign.report import Results
 from codesign.search.study import Study
 from codesign.studies.deeptrain import placement, placement_search, stack_published
-from codesign.studies.deeptrain.placement_result import PlacementRow
-from codesign.studies.deeptrain.placement_search import is_confirmed
 from codesign.training import TrainConfig, Trainer
 from tests.conftest import tiny
 
@@ -298,30 +296,6 @@ def test_missing_data_are_refused(tmp_path):
         placement.run(config, workdir=tmp_path / "run", data_dir=tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"data_batch_1.bin.*30,?730,?000"):
         placement.run(config, workdir=tmp_path / "run", data_dir=tmp_path)
-
-
-def _row(*validation, statuses=None):
-    return PlacementRow(
-        mask=np.ones(2),
-        statuses=statuses or ("trained",) * len(validation),
-        validation=validation,
-        test=validation,
-        history=(),
-        cost=None,
-        training_time_s=0.0,
-    )
-
-
-def test_confirmed_within_a_point_or_two_standard_errors():
-    assert is_confirmed(_row(0.98, 0.98), _row(0.99, 0.99))
-    assert not is_confirmed(_row(0.975, 0.975), _row(0.99, 0.99))
-    # Means differ by 1.5 points; the standard error of each is 1 point.
-    assert is_confirmed(_row(0.965, 0.985), _row(0.98, 1.0))
-    # A seed that stayed at chance, or diverged, is no noise.
-    lucky = _row(0.98, 0.98, 0.1, statuses=("trained", "trained", "at_chance"))
-    assert not is_confirmed(lucky, _row(0.98, 0.98, 0.98))
-    survivor = _row(0.98, statuses=("trained", "diverged", "diverged"))
-    assert not is_confirmed(survivor, _row(0.98, 0.98, 0.98))
 
 
 @pytest.mark.slow
