@@ -19,50 +19,63 @@ class Relax:
     is_exact: bool = struct.field(pytree_node=False, default=True)
 
     def ceil(self, x: Array) -> Array:
-        """Smallest integer not below `x`, or a C1 staircase around it.
+        """Smallest integer not below `x`; the same when smooth, with another derivative.
 
-        With T the temperature, u = x - sqrt(T) / 2, k = round(u) and d = u - k,
+        A staircase has no slope that a search could follow, and smoothed ones are wrong
+        on the integers and small fractions that hardware models are full of. So the
+        value stays exact, and the derivative is declared straight-through: the secant
+        of the staircase from x / a to x a,
 
-            ceil_T(x) = k + 1/2 + tanh(d / 2T) / (2 tanh(1 / 4T)).
+            (ceil(x a) - ceil(x / a)) / (x a - x / a),    a = 1 + 5 T,
 
-        At T = 1 it is x itself to within 0.01 (the usual relaxation); as T goes to 0 it
-        tends to ceil(x) everywhere. The offset sqrt(T) / 2 moves each step off its
-        integer and shrinks more slowly than the step's width T, so that integers, the
-        common arguments of a hardware model, are reached from the right side.
+        which tends to the derivative of the staircase as T goes to 0. At T = 0.1 it says
+        what half as much again, or two thirds, would change.
         """
         x = jnp.asarray(x)
         if self.is_exact:
             return jnp.ceil(x)
-        u = x - jnp.sqrt(self.temperature) / 2
-        step = jax.lax.stop_gradient(jnp.round(u))
-        slope = 1 / (2 * self.temperature)
-        return step + 0.5 + jnp.tanh((u - step) * slope) / (2 * jnp.tanh(slope / 2))
+        return _secant_ceil(x, 1 + 5 * jnp.asarray(self.temperature, x.dtype))
 
     def max(self, *xs: Array) -> Array:
         """Largest of several non-negative arrays of one shape; see `reduce_max`."""
         return self.reduce_max(jnp.stack([jnp.asarray(x) for x in xs]), axis=0)
 
     def reduce_max(self, x: Array, axis: int | None = None) -> Array:
-        """Maximum of non-negative numbers, or their p-norm with p = 1 / T.
+        """Maximum of non-negative numbers, or their p-norm with p = 4 / T.
 
         The p-norm is homogeneous, so it treats 1e-6 s and 1e9 bytes alike. It is never
-        below the maximum; T = 1 gives the sum, T to 0 the maximum.
+        below the maximum: of two equal numbers by 19 % at T = 1, by 1.7 % at 0.1.
         """
         x = jnp.asarray(x)
         largest = jnp.max(x, axis=axis, keepdims=True)
         if self.is_exact:
             return jnp.squeeze(largest, axis) if axis is not None else largest.reshape()
+        power = 4 / jnp.asarray(self.temperature, x.dtype)
         # The scale cancels analytically, so holding it fixed keeps gradients exact.
         scale = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))
         ratio = x / scale
         # Below this a term adds nothing to the norm, and its log is not finite.
         counted = ratio > 1e-30
         log_ratio = jnp.log(jnp.where(counted, ratio, 1.0))
-        powers = jnp.where(counted, jnp.exp(log_ratio / self.temperature), 0.0)
+        powers = jnp.where(counted, jnp.exp(log_ratio * power), 0.0)
         total = jnp.sum(powers, axis=axis, keepdims=True)
         safe_total = jnp.where(total > 0, total, 1.0)
-        norm = jnp.where(total > 0, scale * safe_total**self.temperature, 0.0)
+        norm = jnp.where(total > 0, scale * safe_total ** (1 / power), 0.0)
         return jnp.squeeze(norm, axis) if axis is not None else norm.reshape()
+
+
+@jax.custom_jvp
+def _secant_ceil(x: Array, window: Array) -> Array:
+    return jnp.ceil(x)
+
+
+@_secant_ceil.defjvp
+def _secant_ceil_jvp(primals, tangents):
+    (x, window), (tangent, _) = primals, tangents
+    high, low = x * window, x / window
+    width = jnp.where(high == low, 1.0, high - low)
+    slope = (jnp.ceil(high) - jnp.ceil(low)) / width
+    return jnp.ceil(x), slope * tangent
 
 
 EXACT = Relax()

@@ -24,8 +24,9 @@ def slowest_share(
     time of the slowest stage under the best choice of integer numbers of workers r_l,
     min over r of max_l work_l / r_l.
 
-    The cost never grows with n, so bisection finds it. With a smooth ceil, one Newton
-    step from the root carries the gradient (implicit function theorem).
+    The cost never grows with n, so bisection finds it, to an ulp or two above. When
+    smooth, one Newton step from the last n that does not fit, where one more worker is
+    due, carries the gradient (implicit function theorem with the slopes of `Relax.ceil`).
 
     Args:
         work: [L] non-negative work of each stage, in any unit.
@@ -52,12 +53,13 @@ def slowest_share(
         fits = excess(middle, *fixed) <= 0
         return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
 
-    _, root = jax.lax.fori_loop(0, _NUM_BISECTIONS, halve, (top * 1e-9, top))
+    low, root = jax.lax.fori_loop(0, _NUM_BISECTIONS, halve, (top * 1e-9, top))
     if relax.is_exact:
         return root
-    slope = jax.grad(excess)(root, *fixed)
+    low = jax.lax.stop_gradient(low)
+    slope = jax.grad(excess)(low, *fixed)
     at_bound = (root >= top) | (slope == 0)
-    step = excess(root, work, unit_cost, budget) / jnp.where(at_bound, 1.0, slope)
+    step = excess(low, work, unit_cost, budget) / jnp.where(at_bound, 1.0, slope)
     # At the bound n is the largest work itself.
     return jnp.where(at_bound, largest, root - (step - jax.lax.stop_gradient(step)))
 
@@ -79,10 +81,8 @@ def copies(
     Returns:
         r: [L] copies, at least 1; and n: [] steps of the slowest stage.
     """
-    share = slowest_share(num_windows, unit_cost, budget, relax=relax)
-    if relax.is_exact:
-        # The root is found to a few ulp; ratios of integers lie further from the next
-        # integer than this as long as num_windows < 2e6.
-        share = share * (1 - 4e-7)
-    steps = relax.max(relax.ceil(share), jnp.ones(()))
+    # The root is found to a few ulp; ratios of integers lie further from the next
+    # integer than this as long as num_windows < 2e6.
+    share = (1 - 4e-7) * slowest_share(num_windows, unit_cost, budget, relax=relax)
+    steps = jnp.maximum(relax.ceil(share), 1.0)
     return jnp.maximum(relax.ceil(num_windows / steps), 1.0), steps
