@@ -10,8 +10,6 @@ import io
 import os
 import signal
 import sys
-import types
-import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,11 +18,11 @@ import rich.console
 import rich.table
 from absl import app, flags, logging
 
+from codesign.records import settings
 from codesign.records.settings import Rule, fields
 from codesign.studies.frame import Study
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
-_NONE = ("none", "None")
 _OWN = ("workdir", "preset")
 
 
@@ -35,23 +33,11 @@ class _Parser(flags.ArgumentParser):
         self.kind, self.syntactic_help = kind, ""
 
     def parse(self, argument: Any) -> Any:
-        return _read(self.kind, argument) if isinstance(argument, str) else argument
-
-
-def _read(kind: Any, text: str) -> Any:
-    options = typing.get_args(kind)
-    if isinstance(kind, types.UnionType):
-        return None if text in _NONE else _read(options[0], text)
-    if typing.get_origin(kind) is tuple:
-        parts = [part.strip() for part in text.removesuffix(",").split(",")]
-        if "" in parts:
-            raise ValueError("must hold no empty element.")
-        return tuple(_read(options[0], part) for part in parts)
-    try:
-        return kind(text)
-    except ValueError:
-        need = {int: "a whole number", float: "a number"}[kind]
-        raise ValueError(f"must be {need}.") from None
+        return (
+            settings.read(self.kind, argument)
+            if isinstance(argument, str)
+            else argument
+        )
 
 
 def run(study: Study) -> None:
@@ -92,13 +78,8 @@ def _settings(config: Any) -> Iterator[tuple[str, Any, Rule, Any]]:
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from _settings(value)
-        elif name != "preset" and _is_text(kind):
+        elif name != "preset" and settings.is_text(kind):
             yield name, kind, rule, value
-
-
-def _is_text(kind: Any) -> bool:
-    options = [each for each in typing.get_args(kind) if each not in (type(None), ...)]
-    return all(map(_is_text, options)) if options else kind in (int, float, bool, str)
 
 
 def _configured(study: Study) -> Any:

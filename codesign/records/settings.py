@@ -137,6 +137,33 @@ def _short(value: Any) -> str:
     return text if len(text) < 100 else f"{text[:40]}... of {len(text)} characters"
 
 
+def read(kind: Any, text: str) -> Any:
+    """Reads a value of the type `kind` from text: "none", "1,2,3", "0.5".
+
+    Raises:
+        ValueError: Says what was wanted.
+    """
+    options = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return None if text in ("none", "None") else read(options[0], text)
+    if typing.get_origin(kind) is tuple:
+        parts = [part.strip() for part in text.removesuffix(",").split(",")]
+        if "" in parts:
+            raise ValueError("must hold no empty element.")
+        return tuple(read(options[0], part) for part in parts)
+    try:
+        return kind(text)
+    except ValueError:
+        need = {int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"must be {need}.") from None
+
+
+def is_text(kind: Any) -> bool:
+    """Whether `read` can make a value of the type `kind`."""
+    options = [each for each in typing.get_args(kind) if each not in (type(None), ...)]
+    return all(map(is_text, options)) if options else kind in (int, float, bool, str)
+
+
 def differences(config: Any, found: dict[str, Any]) -> list[str]:
     """Says which settings keep `config` from going on with what `found` began.
 

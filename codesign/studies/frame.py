@@ -16,12 +16,10 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-import rich.console
 from absl import logging
 
 from codesign import report as reports
@@ -37,6 +35,7 @@ from codesign.report import (
     Section,
     Table,
     comparison,
+    terminal,
 )
 
 SEEDS = 2**32  # random keys are made of 32 bits
@@ -275,17 +274,4 @@ class Study(Generic[_Config, _Found]):
         title, *footnotes = made.compared
         compared = comparison.table(made.quantities, title, footnotes)
         tables = [*made.shown, *([compared] if compared.rows else [])]
-        where = f"Report: {folder / 'report.html'}"
-        if sys.stdout is not None and not sys.stdout.isatty():
-            print(
-                *(f"{table.to_text()}\n" for table in tables),
-                made.summary,
-                where,
-                sep="\n",
-            )
-        elif sys.stdout is not None:
-            console = rich.console.Console(highlight=False, markup=False)
-            for table in tables:
-                console.print(table.to_rich(console.width), end="\n\n")
-            console.print(made.summary)
-            console.print(where, soft_wrap=True)  # whole, to be copied
+        terminal.show(tables, made.summary, f"Report: {folder / 'report.html'}")

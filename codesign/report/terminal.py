@@ -1,0 +1,27 @@
+"""What a job prints when it is done."""
+
+import sys
+from collections.abc import Sequence
+
+import rich.console
+
+from codesign.report.table import Table
+
+
+def show(tables: Sequence[Table], summary: str, where: str) -> None:
+    """Prints tables, a paragraph and a line that is never broken, to be copied.
+
+    On a terminal they keep to its width; a pipe gets every line whole, and nobody
+    nothing.
+    """
+    if sys.stdout is None:
+        return
+    if not sys.stdout.isatty():
+        texts = (f"{table.to_text()}\n" for table in tables)
+        print(*texts, summary, where, sep="\n", flush=True)
+        return
+    console = rich.console.Console(highlight=False, markup=False)
+    for table in tables:
+        console.print(table.to_rich(console.width), end="\n\n")
+    console.print(summary)
+    console.print(where, soft_wrap=True)
