@@ -1,7 +1,6 @@
 """The numbers that the memory paper prints, beside ours."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -107,9 +106,12 @@ def _rows(
     source: str,
     ours: Callable[[NetworkSweep], Number],
     why: str | Mapping[str, str] = "",
-    **more: Any,
+    at_most: bool = False,
 ) -> list[Published[NetworkSweep]]:
-    """One number as it is printed for some networks; percentages are in percent."""
+    """One number as it is printed for some networks; percentages are in percent.
+
+    With `at_most` what is printed is an upper bound.
+    """
     return [
         Published(
             name=name,
@@ -123,7 +125,7 @@ def _rows(
             ours=or_none(ours),
             why=why if isinstance(why, str) else why[family],
             missing="not among the capacities that were swept",
-            **more,
+            asked=float(value) if at_most else None,
         )
         for family, value in printed.items()
     ]
@@ -184,7 +186,7 @@ PUBLISHED: tuple[Published[NetworkSweep], ...] = (
         "block_reuse_needs_mb", "adjacent and block reuse need", {TRANSFORMER: 180},
         "MB", "Obs. 3, Section 3.3.3",
         lambda sweep: needed_mb(sweep, "adjacent", "block"),
-        "by the formulas of Section 3.3, which need no cache", asked=180,
+        "by the formulas of Section 3.3, which need no cache", at_most=True,
     ),
     *_rows(
         "smallest_map_mb", "smallest feature map", {RESNET: 6}, "MB", "Section 5.3.1",
