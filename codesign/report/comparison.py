@@ -69,23 +69,21 @@ def table(
     that a parameter was fitted to is not to be read as one that was measured.
     """
     rows = [q for q in quantities if q.paper is not None or q.asked is not None]
+    targets = all(q.asked is not None for q in rows)
     columns = {
         "Quantity": [q.title or q.key for q in rows],
         "Ours": list(map(ours, rows)),
-        "Asked" if all(q.asked is not None for q in rows) else "Paper": list(
-            map(wanted, rows)
-        ),
+        "Asked" if targets else "Paper": list(map(wanted, rows)),
         "Difference": list(map(difference, rows)),
         "Verdict": [q.verdict for q in rows],
         "Kind": [q.kind if len({q.kind for q in rows}) > 1 else "" for q in rows],
         "Peer in this run": list(map(peer, rows)),
         "Peer elsewhere": [
-            format_quantity(None if q.asked in (None, q.paper) else q.paper, q.unit)
-            for q in rows
+            format_quantity(q.paper if targets else None, q.unit) for q in rows
         ],
         "Source": [q.source for q in rows],
     }
-    if all(q.asked is not None for q in rows):
+    if targets:
         columns.pop("Difference")
     shown = {
         name: cells for name, cells in columns.items() if {*cells} - {NO_VALUE, ""}

@@ -80,3 +80,10 @@ def test_a_printed_bound_stands_among_published_numbers():
     assert "Peer elsewhere" not in [column.name for column in table.columns]
     assert table.rows[1].cells[2] == "≤ 180 MB"
     assert "met" in table.rows[1].cells
+
+
+def test_a_target_that_a_peer_set_shows_what_the_peer_reached():
+    target = _quantity(6, "", paper=8, asked=8, source="BOCS-SDP")
+    table = comparison.table([target], "Targets")
+    row = dict(zip([c.name for c in table.columns], table.rows[0].cells, strict=True))
+    assert (row["Asked"], row["Peer elsewhere"]) == ("≤ 8", "8")
