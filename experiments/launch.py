@@ -78,7 +78,7 @@ def _settings(config: Any) -> Iterator[tuple[str, Any, Rule, Any]]:
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from _settings(value)
-        elif name != "preset" and settings.is_text(kind):
+        elif name != "preset" and rule.flag is not None and settings.is_text(kind):
             yield name, kind, rule, value
 
 

@@ -79,8 +79,8 @@ def normalise(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
     """Scales bytes to 0..1, subtracts `mean` and divides by `std`, per channel.
 
     Args:
-        images: `[..., C]` uint8.
-        mean, std: C numbers each, for pixels in 0..1.
+        images: `[..., C]` uint8, or floating-point numbers, which are not scaled first.
+        mean, std: C numbers each, in the unit of the images; of bytes for 0..1.
 
     Returns:
         `[..., C]` float32, `(images / 255 - mean) / std` as one multiplication and one
@@ -99,6 +99,7 @@ def normalise(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
     mean64, std64 = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     if not np.all(std64 > 0):
         raise ValueError(f"`std` must be > 0, got {tuple(std)}; use 1 to leave it out.")
-    scale = jnp.asarray((1 / (255 * std64)).reshape(shape), jnp.float32)
+    unit = 255 if images.dtype == jnp.uint8 else 1
+    scale = jnp.asarray((1 / (unit * std64)).reshape(shape), jnp.float32)
     offset = jnp.asarray((-mean64 / std64).reshape(shape), jnp.float32)
     return images.astype(jnp.float32) * scale + offset

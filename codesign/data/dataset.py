@@ -5,17 +5,21 @@ and nested, so that a smaller subset is the beginning of a larger one.
 """
 
 import dataclasses
+import hashlib
+import numbers
 
 import numpy as np
 
 from codesign.data.augment import Augmentation
+
+_HELD_OUT = 0.2  # of arrays, for validation, and as much for the test
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """Labelled images of one part of a data set."""
 
-    images: np.ndarray  # [N, H, W, C] uint8
+    images: np.ndarray  # [N, H, W, C] uint8, or float32 in any unit
     labels: np.ndarray  # [N] int32, from 0
 
     def __post_init__(self):
@@ -25,9 +29,9 @@ class Split:
             ValueError: Names the field, what it is and what it must be.
         """
         images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4:
+        if images.dtype not in (np.uint8, np.float32) or images.ndim != 4:
             raise ValueError(
-                f"`images` must be uint8 [N, H, W, C], got {images.dtype} "
+                f"`images` must be uint8 or float32 [N, H, W, C], got {images.dtype} "
                 f"{list(images.shape)}."
             )
         if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
@@ -54,23 +58,143 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int  # labels are below it
-    mean: tuple[float, ...]  # of the training split, per channel, with pixels in 0..1
+    mean: tuple[float, ...]  # of the training split, per channel; bytes count as 0..1
     std: tuple[float, ...]  # likewise; 1 of a channel that never varies
     augmentation: Augmentation  # of training images
     class_names: tuple[str, ...]  # in the order of the labels
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        seed: int = 0,
+        num_validation: int | None = None,
+        num_test: int | None = None,
+        num_classes: int | None = None,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """Splits arrays of a user's own, stratified; nothing is augmented.
+
+        Args:
+            images: [N, H, W, C], or [N, H, W] of one channel. Bytes, or floating-point
+                numbers in any unit, which are normalised all the same.
+            labels: [N] whole numbers from 0.
+            seed: Root of the split; of the images, not of any training.
+            num_validation, num_test: Sizes; None for 20 % each. Training gets the rest.
+            num_classes: If labels go higher elsewhere; None for what is there.
+            name: What tables call it.
+
+        Raises:
+            ValueError: For arrays of other types or shapes, values that are not finite,
+                labels beyond `num_classes`, or too few images to split.
+        """
+        images, labels = _checked_arrays(images, labels)
+        found = int(labels.max()) + 1
+        num_classes = found if num_classes is None else num_classes
+        if found > num_classes or num_classes < 2:
+            raise ValueError(
+                f"`labels` go up to {found - 1}, so `num_classes` (={num_classes}) must "
+                f"be at least {max(found, 2)}."
+            )
+        num = len(labels)
+        share = round(_HELD_OUT * num)
+        sizes = {
+            "validation": share if num_validation is None else num_validation,
+            "test": share if num_test is None else num_test,
+        }
+        for part, size in sizes.items():
+            if not isinstance(size, numbers.Integral) or size < 1:
+                raise ValueError(
+                    f"`num_{part}` must be a whole number >= 1, got {size!r}, of the "
+                    f"{num} images; bring more of them."
+                )
+        first = num - sizes["validation"] - sizes["test"]
+        order = stratified_order(labels, seed)
+        whole = Split(images=images, labels=labels)
+        train = whole.take(order[: max(first, 0)])
+        if absent := set(labels.tolist()) - set(train.labels.tolist()):
+            raise ValueError(
+                f"`images` are {num}: with {sizes['validation']} for validation and "
+                f"{sizes['test']} for the test, training has none of class "
+                f"{min(absent)}; bring more images, or hold fewer out."
+            )
+        mean, std = channel_statistics(train.images)
+        return cls(
+            name=name,
+            train=train,
+            validation=whole.take(order[first : first + sizes["validation"]]),
+            test=whole.take(order[first + sizes["validation"] :]),
+            num_classes=num_classes,
+            mean=mean,
+            std=std,
+            augmentation=Augmentation(),
+            class_names=tuple(str(label) for label in range(num_classes)),
+        )
+
+    def digest(self) -> str:
+        """Sha256 of all that a training run sees of it."""
+        found = hashlib.sha256(repr((self.num_classes, self.augmentation)).encode())
+        for split in (self.train, self.validation, self.test):
+            for array in (split.images, split.labels):
+                found.update(f"{array.dtype}{array.shape}".encode())
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+def _checked_arrays(images, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Images [N, H, W, C] of bytes or float32, and labels [N] int32."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim == 3:
+        images = images[..., None]
+    is_float = np.issubdtype(images.dtype, np.floating)
+    if (
+        images.ndim != 4
+        or not images.size
+        or not (is_float or images.dtype == np.uint8)
+    ):
+        raise ValueError(
+            "`images` must be [N, H, W, C] of uint8 or floating-point numbers, got "
+            f"{images.dtype} {list(images.shape)}."
+        )
+    if is_float:
+        images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise ValueError(
+                f"`images` holds {np.count_nonzero(~np.isfinite(images))} numbers that "
+                "are not finite in float32; mend or drop those images."
+            )
+    is_whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != images.shape[:1] or not is_whole or labels.min() < 0:
+        raise ValueError(
+            f"`labels` must be {len(images)} whole numbers from 0, one for each of "
+            f"`images`, got {labels.dtype} {list(labels.shape)}"
+            + (f" down to {labels.min()}." if is_whole and labels.size else ".")
+        )
+    if labels.max() >= len(labels):
+        raise ValueError(
+            f"`labels` go up to {labels.max()}, more classes than the {len(labels)} "
+            "images; number the classes from 0."
+        )
+    return images, labels.astype(np.int32)
 
 
 def channel_statistics(
     images: np.ndarray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, with pixels in 0..1.
+    """Mean and standard deviation of each channel; bytes count as 0..1.
 
-    They come from exact integer sums over a histogram, so they do not depend on the
-    machine. A channel that never varies gets the standard deviation 1.
+    Those of bytes come from exact integer sums over a histogram, so they do not depend on
+    the machine. A channel that never varies gets the standard deviation 1.
 
     Args:
-        images: `[N, H, W, C]` uint8.
+        images: `[N, H, W, C]` uint8 or float32.
     """
+    if images.dtype != np.uint8:
+        wide = images.astype(np.float64)
+        means, stds = wide.mean((0, 1, 2)), wide.std((0, 1, 2))
+        return tuple(map(float, means)), tuple(float(std) or 1.0 for std in stds)
     num_channels = images.shape[-1]
     counts = np.zeros((num_channels, 256), np.int64)
     for start in range(0, len(images), 1024):  # bincount widens its input to int64

@@ -5,23 +5,9 @@ named.
 """
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from codesign.hardware import memory, reram_gpu, roofline
-from codesign.hardware.cost import Cost
-
-
-class Chip(NamedTuple):
-    """A spec and the function that costs a workload on it.
-
-    Attributes:
-        spec: Pytree of physical parameters.
-        estimate: `estimate(spec, workload, *, batch_size, relax) -> Cost`.
-    """
-
-    spec: Any
-    estimate: Callable[..., Cost]
+from codesign.hardware.chip import Chip
 
 
 def by_name(name: str) -> Chip:
@@ -36,11 +22,12 @@ def by_name(name: str) -> Chip:
     """
     family, _, preset = name.partition(":")
     if family == "deeptrain":
-        return Chip(reram_gpu.deeptrain(*parse_stack(preset)), reram_gpu.estimate)
+        spec = reram_gpu.deeptrain(*parse_stack(preset))
+        return Chip(spec, reram_gpu.estimate, preset.upper())
     if family == "memory" and preset in memory.SYSTEMS:
-        return Chip(memory.SYSTEMS[preset], memory.estimate)
+        return Chip(memory.SYSTEMS[preset], memory.estimate, preset)
     if family == "roofline" and preset in roofline.GPUS:
-        return Chip(roofline.GPUS[preset](), roofline.estimate)
+        return Chip(roofline.GPUS[preset](), roofline.estimate, preset)
     known = ["deeptrain:3R1G", *(f"memory:{n}" for n in memory.SYSTEMS)]
     known += [f"roofline:{n}" for n in roofline.GPUS]
     raise ValueError(f"`chip` (={name!r}) must be one of {known}.")

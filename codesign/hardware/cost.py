@@ -1,5 +1,6 @@
 """What a chip charges for one training iteration."""
 
+import jax.numpy as jnp
 from flax import struct
 
 from codesign.types import Array, Scalar
@@ -24,3 +25,22 @@ class Cost:
     # [] 0 if feasible; 0.5 where a design needs 1.5 times what a limit allows
     violation: Scalar | None = None
     breakdown: dict[str, Array] = struct.field(default_factory=dict)
+
+    @property
+    def power_w(self) -> Scalar:
+        """[] Mean power while it trains, `energy_j` over `latency_s`; 0 if none."""
+        takes_time = jnp.asarray(self.latency_s) > 0
+        return jnp.where(
+            takes_time, self.energy_j / jnp.where(takes_time, self.latency_s, 1.0), 0.0
+        )
+
+    def scalars(self) -> dict[str, Scalar]:
+        """What this chip has of: every number above but `feasible`, and the power."""
+        values = {name: getattr(self, name) for name in _SCALARS}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_SCALARS = (
+    *("latency_s", "energy_j", "power_w", "period_s", "area_m2", "traffic_bytes"),
+    *("data_lifetime_s", "endurance_trainings", "temperature_c", "violation"),
+)

@@ -4,8 +4,10 @@ import math
 
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 
 from codesign import units
+from codesign.hardware.chip import door
 from codesign.hardware.cost import Cost
 from codesign.hardware.parts import replication
 from codesign.hardware.parts.crossbar import (
@@ -13,7 +15,7 @@ from codesign.hardware.parts.crossbar import (
     num_block_crossbars,
     num_crossbars,
 )
-from codesign.hardware.spec import checked_leaves
+from codesign.hardware.spec import checked_leaves, count
 from codesign.numerics.relax import EXACT, Relax
 from codesign.types import Array, Scalar
 from codesign.workload.graph import MATRIX_KINDS, Workload
@@ -34,6 +36,9 @@ GPU_UTILISATION = 0.5
 # assumed: 250 W of a GeForce GTX 480 over 480 lanes at 1.4 GHz is 370 pJ with
 # everything counted, about half of it not the cores'; range 50..400 pJ.
 GPU_INSTRUCTION_ENERGY_J = 200 * units.PJ
+# assumed: half of one of the 16 cores' share of a GF100 die of 529 mm2 at 40 nm, the rest
+# being memory controllers, video and links; range 10..33 mm2.
+GPU_TILE_AREA_M2 = 16 * units.MM2
 MAX_TIERS = 4  # R + G; a fifth tier passes 100 C (DeepTrain, Section V-A)
 
 
@@ -41,37 +46,43 @@ MAX_TIERS = 4  # R + G; a fifth tier passes 100 C (DeepTrain, Section V-A)
 class ReramGpuSpec:
     """R ReRAM tiers and G GPU tiers. `Scalar` fields are design variables."""
 
-    num_reram_tiers: Scalar  # [] R
-    num_gpu_tiers: Scalar  # [] G
+    num_reram_tiers: Scalar = count()  # [] R
+    num_gpu_tiers: Scalar = count()  # [] G
     crossbar: CrossbarSpec
-    crossbars_per_tier: Scalar  # []
-    gpu_tiles_per_tier: Scalar  # []
+    crossbars_per_tier: Scalar = count()  # []
+    gpu_tiles_per_tier: Scalar = count()  # []
     gpu_clock_hz: Scalar  # []
     gpu_instructions_per_cycle: Scalar  # [] thread-instructions of one tile at peak
     gpu_utilisation: Scalar  # [] part of the peak that batch norm reaches
     bn_instructions_per_element: Scalar  # [] forward and backward of one element
     gpu_instruction_energy_j: Scalar  # [] of one thread-instruction
+    gpu_tile_area_m2: Scalar = GPU_TILE_AREA_M2  # []
     dedicated_tiles: bool = struct.field(pytree_node=False, default=False)
 
     def checked(self) -> "ReramGpuSpec":
         """Validates concrete values; returns float32 leaves.
 
+        Between whole numbers of tiers lies what a search goes through.
+
         Raises:
             ValueError: If R or G is below 1, R + G exceeds 4, or a leaf is out of range.
         """
+        checked = checked_leaves(self)
         tiers = {"R": self.num_reram_tiers, "G": self.num_gpu_tiers}
-        for name, count in tiers.items():
-            if count < 1 or count != int(count):
+        if any(isinstance(number, Tracer) for number in tiers.values()):
+            return checked
+        for name, number in tiers.items():
+            if number < 1:
                 raise ValueError(
-                    f"`{name}` (={count}) must be a whole number of tiers, at least 1: "
-                    "convolutions need ReRAM, batch norm needs GPU tiles."
+                    f"`{name}` (={number}) must be at least 1 tier: convolutions need "
+                    "ReRAM, batch norm needs GPU tiles."
                 )
         if sum(tiers.values()) > MAX_TIERS:
             raise ValueError(
                 f"`R` + `G` (={tiers['R']} + {tiers['G']}) must not exceed {MAX_TIERS} "
                 "tiers, which is what stays below 100 C; use 3R1G or 2R2G."
             )
-        return checked_leaves(self)
+        return checked
 
 
 def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
@@ -80,14 +91,21 @@ def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
     2R2G with a batch norm after every convolution is AccuReD.
 
     Raises:
-        ValueError: If R or G is below 1 or R + G exceeds 4.
+        ValueError: If R or G is no whole number or below 1, or R + G exceeds 4.
     """
+    for name, number in (("R", num_reram_tiers), ("G", num_gpu_tiers)):
+        if number != int(number):
+            raise ValueError(
+                f"`{name}` (={number}) must be a whole number of tiers; `replace` takes "
+                "what a search goes through."
+            )
     return ReramGpuSpec(
         num_reram_tiers=num_reram_tiers,
         num_gpu_tiers=num_gpu_tiers,
         crossbar=CrossbarSpec(
             read_time_s=100 * units.NS,  # 10 MHz; DeepTrain, Table I
             power_w=330 * units.MW / CROSSBARS_PER_TILE,  # DeepTrain, Table I
+            area_m2=0.372 * units.MM2 / CROSSBARS_PER_TILE,  # a tile; ISAAC, Table I
         ),
         crossbars_per_tier=TILES_PER_TIER * CROSSBARS_PER_TILE,
         gpu_tiles_per_tier=16,  # DeepTrain, Table I
@@ -99,6 +117,7 @@ def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
     ).checked()
 
 
+@door
 def estimate(
     spec: ReramGpuSpec,
     workload: Workload,
@@ -136,7 +155,8 @@ def estimate(
         relax: `EXACT`, or `smooth(temperature)`.
 
     Returns:
-        `Cost` of one batch, with `period_s`, `feasible` and `violation`. `breakdown`:
+        `Cost` of one batch, with `period_s`, `feasible` and `violation`, and `area_m2` of
+        all tiers together, vertical links left out. `breakdown`:
         `conv_stage_s`, `crossbars`, `copies`, `mvm_energy_j` over conv and dense ops,
         `bn_stage_s`, `bn_elements`, `gpu_energy_j` over norms, and scalars
         `slowest_conv_s`, `slowest_bn_s`, `crossbars_needed` (one copy of all weights and
@@ -184,8 +204,10 @@ def estimate(
     if spec.dedicated_tiles and norm.num_ops:
         feasible &= kept <= num_tiles
         violation += relax.max(kept / num_tiles, jnp.ones(())) - 1
+    reram_m2 = budget * spec.crossbar.area_m2
     return Cost(
         latency_s=(batch_size + num_stages - 1) * period_s,
+        area_m2=reram_m2 + num_tiles * spec.gpu_tile_area_m2,
         energy_j=batch_size * (jnp.sum(mvm_energy_j) + jnp.sum(gpu_energy_j)),
         period_s=period_s,
         feasible=feasible,

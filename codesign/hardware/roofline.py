@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from codesign import units
+from codesign.hardware.chip import door
 from codesign.hardware.cost import Cost
 from codesign.hardware.spec import checked_leaves
 from codesign.numerics.relax import EXACT, Relax
@@ -32,6 +33,8 @@ class RooflineSpec:
     bandwidth_bytes_per_s: Scalar  # []
     bandwidth_efficiency: Scalar  # [] part of the bandwidth that streams reach
     power_w: Scalar  # [] while busy
+    # assumed: a large GPU; range 100..800 mm2. A preset has its own.
+    area_m2: Scalar = 500 * units.MM2  # [] of the die
     value_bits: int = struct.field(pytree_node=False, default=32)
 
     def checked(self) -> "RooflineSpec":
@@ -47,12 +50,14 @@ def titan_xp() -> RooflineSpec:
         bandwidth_bytes_per_s=547.6 * units.GB_PER_S,
         bandwidth_efficiency=0.8,  # assumed; range 0.6..0.9
         power_w=250.0,  # board power limit
+        area_m2=471 * units.MM2,  # GP102 (TechPowerUp's GPU database)
     ).checked()
 
 
 GPUS = {"Titan Xp": titan_xp}
 
 
+@door
 def estimate(
     spec: RooflineSpec,
     workload: Workload,
@@ -70,7 +75,7 @@ def estimate(
     nothing is fused, as in the frameworks of the DeepTrain paper's time.
 
     Returns:
-        `Cost` of one batch, with `traffic_bytes`; `breakdown` has `op_s` and
+        `Cost` of one batch, with `traffic_bytes` and `area_m2`; `breakdown` has `op_s` and
         `op_bytes` over all ops.
     """
     value_bytes = spec.value_bits / 8
@@ -100,6 +105,7 @@ def estimate(
         latency_s=latency_s,
         energy_j=latency_s * spec.power_w,
         period_s=latency_s / batch_size,
+        area_m2=jnp.asarray(spec.area_m2),
         traffic_bytes=jnp.sum(op_bytes),
         breakdown=dict(op_s=op_s, op_bytes=op_bytes),
     )

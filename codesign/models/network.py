@@ -1,27 +1,108 @@
 """An image classifier with batch-norm sites, as every other package knows it."""
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from codesign.models.norm import MaskedBatchNorm
 from codesign.types import Array, PyTree
+
+MAX_SITES = 128  # that a search takes
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A Flax module with BN sites, and the shapes it works on.
 
-    The module is called as `module(x, bn_mask, train=...)` and holds `params` and
-    `batch_stats`.
+        class Small(nn.Module):
+            @nn.compact
+            def __call__(self, x, bn_mask, *, train):
+                x = nn.Conv(16, (3, 3))(x)
+                x = models.MaskedBatchNorm(site=0)(x, bn_mask, train=train)
+                x = nn.Dropout(0.1, deterministic=not train)(nn.relu(x))
+                return nn.Dense(10)(x.mean((1, 2)))
+
+        network = models.Network(Small(), image_shape=(28, 28, 1))
+
+    Attributes:
+        module: Called as `module(x, bn_mask, train=...)`, x [B, H, W, C] and bn_mask
+            [num_sites]; returns logits [B, num_classes]. It holds `params` and
+            `batch_stats`.
+        num_sites: Length C of `bn_mask`; left out, it is found from the module.
+        image_shape: (H, W, C) of one input.
+        num_classes: Width of the logits.
+        paper_sites: Of the published placement, as `mask` takes them.
+        label: What tables call the network; by default the name of the module's class.
     """
 
     module: Any
-    num_sites: int  # C, the length of `bn_mask`
-    image_shape: tuple[int, int, int]  # (H, W, C) of one input
-    num_classes: int  # width of the logits
-    paper_sites: tuple[int, ...] = ()  # of the published placement, numbered from 1
+    num_sites: int = 0
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    num_classes: int = 10
+    paper_sites: tuple[str, ...] = ()
+    label: str = ""
+
+    def __post_init__(self):
+        """Finds what was left out.
+
+        Raises:
+            TypeError: If `module` is no Flax module.
+            ValueError: If the module has no site, misses one, or its logits are not
+                [B, num_classes].
+        """
+        if not self.label:
+            object.__setattr__(self, "label", type(self.module).__name__)
+        if not self.num_sites:
+            object.__setattr__(self, "num_sites", self.count_sites())
+
+    def count_sites(self) -> int:
+        """Number of sites that the module has, from its shapes alone.
+
+        Raises:
+            TypeError, ValueError: As the class says.
+        """
+        if not isinstance(self.module, nn.Module):
+            raise TypeError(
+                f"`module` (={self.module!r}) must be an instance of a "
+                "`flax.linen.Module`."
+            )
+        shape = tuple(self.image_shape)
+        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(f"`image_shape` (={shape}) must be (H, W, C).")
+        sites = set()
+
+        def note(call, args, kwargs, context):
+            if isinstance(context.module, MaskedBatchNorm):
+                sites.add(context.module.site)
+            return call(*args, **kwargs)
+
+        def forward(key):
+            image, mask = jnp.zeros((1, *shape)), jnp.ones(MAX_SITES)
+            return self.module.init_with_output(key, image, mask, train=True)[0]
+
+        with nn.intercept_methods(note):
+            logits = jax.eval_shape(forward, jax.random.key(0))
+        if not sites:
+            raise ValueError(
+                f"The network {self.label!r} has no batch-norm site; place "
+                "`models.MaskedBatchNorm(site=0)` and on where a norm may stand."
+            )
+        if missing := set(range(max(sites) + 1)) - sites:
+            raise ValueError(
+                f"The network {self.label!r} has sites {sorted(sites)}, but none of "
+                f"{sorted(missing)}; number them from 0 without a gap."
+            )
+        if jnp.shape(logits) != (1, self.num_classes):
+            raise ValueError(
+                f"The network {self.label!r} makes {jnp.shape(logits)} of one image, but "
+                f"`num_classes` (={self.num_classes}) asks for (1, {self.num_classes})."
+            )
+        return len(sites)
 
     def init(self, key: Array) -> PyTree:
         """Variables `{"params", "batch_stats"}` drawn from `key`."""
@@ -31,11 +112,18 @@ class Network:
         )
 
     def apply(
-        self, variables: PyTree, images: Array, bn_mask: Array, *, train: bool
+        self,
+        variables: PyTree,
+        images: Array,
+        bn_mask: Array,
+        *,
+        train: bool,
+        key: Array | None = None,
     ) -> tuple[Array, PyTree]:
         """Logits [B, num_classes] of images [B, H, W, C], and the batch statistics.
 
         With `train` the statistics are updated, otherwise they come back unchanged.
+        `key` feeds dropout, and whatever else of the module draws at random.
 
         Raises:
             ValueError: If `bn_mask` is not [num_sites].
@@ -49,7 +137,7 @@ class Network:
             logits = self.module.apply(variables, images, bn_mask, train=False)
             return logits, variables["batch_stats"]
         logits, updates = self.module.apply(
-            variables, images, bn_mask, train=True, mutable=["batch_stats"]
+            variables, images, bn_mask, train=True, mutable=["batch_stats"], rngs=key
         )
         return logits, updates["batch_stats"]
 
@@ -64,15 +152,24 @@ class Network:
         bn_mask = jax.ShapeDtypeStruct((self.num_sites,), jnp.float32)
         return forward, variables, image, bn_mask
 
-    def mask(self, sites: tuple[int, ...]) -> Array:
-        """Mask [num_sites] with ones at `sites`, numbered from 1."""
+    def mask(self, sites: Iterable[int | str]) -> Array:
+        """Mask [num_sites] with ones at `sites`.
+
+        Args:
+            sites: Numbers from 0, or printed names: site 0 is "C1".
+
+        Raises:
+            ValueError: If there is no such site.
+        """
+        kept = jnp.zeros(self.num_sites, jnp.float32)
         for site in sites:
-            if not 1 <= site <= self.num_sites:
+            number = site
+            if isinstance(site, str) and re.fullmatch(r"C[1-9]\d*", site):
+                number = int(site[1:]) - 1
+            if isinstance(number, str) or not 0 <= number < self.num_sites:
                 raise ValueError(
-                    f"`sites` (={sites}) must lie in 1..{self.num_sites}, got {site}."
+                    f"`sites` holds {site!r}; this network has sites 0 to "
+                    f"{self.num_sites - 1}, or C1 to C{self.num_sites} by name."
                 )
-        return (
-            jnp.zeros(self.num_sites, jnp.float32)
-            .at[jnp.array(sites, int) - 1]
-            .set(1.0)
-        )
+            kept = kept.at[number].set(1.0)
+        return kept

@@ -55,7 +55,7 @@ class _Entry:
     module: Callable[..., Any]
     title: str
     num_sites: int | None
-    paper_sites: tuple[int, ...]
+    paper_sites: tuple[str, ...]
     settings: dict[str, Any]
 
 
@@ -67,7 +67,7 @@ def register(
     *,
     title: str,
     num_sites: int | None = None,
-    paper_sites: tuple[int, ...] = (),
+    paper_sites: tuple[str, ...] = (),
 ) -> Callable[[_Module], _Module]:
     """Decorates a Flax module, or a function that makes one, to be created by name.
 
@@ -80,7 +80,7 @@ def register(
         name: For `create`.
         title: As figures and tables call it.
         num_sites: Batch-norm sites of a classifier; None for a sequence network.
-        paper_sites: Sites of the published placement, numbered from 1.
+        paper_sites: Sites of the published placement, by name: "C5".
     """
 
     def enter(module: _Module) -> _Module:
@@ -154,4 +154,5 @@ def create(name: str, **settings: Any) -> Any:
         return SequenceNetwork(entry.module(**settings), (shape, shape))
     shape = settings.pop("image_shape")
     module, num_classes = entry.module(**settings), settings["num_classes"]
-    return Network(module, entry.num_sites, shape, num_classes, entry.paper_sites)
+    sites = entry.num_sites
+    return Network(module, sites, shape, num_classes, entry.paper_sites, name)

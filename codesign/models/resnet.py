@@ -10,7 +10,7 @@ from codesign.types import Array
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride; two blocks each
 _NUM_MAIN = 17  # the stem and two convolutions in each of eight blocks
-_PAPER_SITES = (3, 6, 7, *range(9, 18))  # DeepTrain, Section VI-D
+_PAPER_SITES = tuple(f"C{n}" for n in (3, 6, 7, *range(9, 18)))  # DeepTrain, VI-D
 
 
 def _conv(

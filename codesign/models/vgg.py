@@ -47,9 +47,9 @@ class VGG(nn.Module):
 
 for _name, _title, _depths, _paper_sites in (
     # Simonyan & Zisserman, ICLR 2015, Table 1, columns A, D and E; sites: DeepTrain, VI-D.
-    ("vgg11", "VGG-11", (1, 1, 2, 2, 2), (5, 7)),
-    ("vgg16", "VGG-16", (2, 2, 3, 3, 3), (5, 7, 8, 13)),
-    ("vgg19", "VGG-19", (2, 2, 4, 4, 4), (5, 8, 11, 16)),
+    ("vgg11", "VGG-11", (1, 1, 2, 2, 2), ("C5", "C7")),
+    ("vgg16", "VGG-16", (2, 2, 3, 3, 3), ("C5", "C7", "C8", "C13")),
+    ("vgg19", "VGG-19", (2, 2, 4, 4, 4), ("C5", "C8", "C11", "C16")),
 ):
     register(_name, title=_title, num_sites=sum(_depths), paper_sites=_paper_sites)(
         functools.partial(VGG, _depths)

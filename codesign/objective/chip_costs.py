@@ -5,10 +5,8 @@ from collections.abc import Callable
 from codesign.hardware.cost import Cost
 from codesign.numerics.relax import EXACT, Relax
 from codesign.objective.design import Design
-from codesign.types import Array
+from codesign.types import Scalar
 from codesign.workload.graph import Workload
-
-_SCALARS = ("latency_s", "energy_j", "period_s", "violation")
 
 
 def chip_costs(
@@ -17,8 +15,8 @@ def chip_costs(
     *,
     batch_size: int,
     relax: Relax = EXACT,
-) -> Callable[[Design], dict[str, Array]]:
-    """Returns `costs(design)`: the scalars of `estimate` for the masked workload.
+) -> Callable[[Design], dict[str, Scalar]]:
+    """Returns `costs(design)`: `Cost.scalars` of `estimate` for the masked workload.
 
     The result goes to `training.step.make_step(chip_costs=...)`, whose jitted call then
     returns task loss, costs and the gradients of all of them.
@@ -30,14 +28,13 @@ def chip_costs(
         relax: `EXACT`, whose counts have zero gradients, or `smooth(temperature)`.
     """
 
-    def costs(design: Design) -> dict[str, Array]:
+    def costs(design: Design) -> dict[str, Scalar]:
         cost = estimate(
             design.chip,
             workload.masked(design.bn_mask),
             batch_size=batch_size,
             relax=relax,
         )
-        scalars = {name: getattr(cost, name) for name in _SCALARS}
-        return {name: value for name, value in scalars.items() if value is not None}
+        return cost.scalars()
 
     return costs

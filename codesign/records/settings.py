@@ -38,7 +38,7 @@ class Rule:
     distinct: bool = False
     grows: bool = False
     free: bool = False
-    flag: str = ""
+    flag: str | None = ""
 
 
 def setting(default: Any, help: str, **rule: Any) -> Any:
@@ -51,7 +51,7 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
             `below`, `one_of`; of a tuple: `distinct`. Of a workdir that was made with
             another value: with `grows` a larger one goes on there (more seeds), with
             `free` any does (where data lie); else it is refused. `flag`: a second,
-            shorter name of the flag.
+            shorter name of the flag; None for a setting that no flag sets.
     """
     return dataclasses.field(
         default=default, metadata={"rule": Rule(help=help, **rule)}

@@ -132,6 +132,7 @@ class Study(Generic[_Config, _Found]):
         steps: Steps of progress of a unit.
         given: Names and help of what `run` passes on to `prepare` and a launcher takes
             as text, such as a folder of data.
+        brought: Names of objects that `run` passes on likewise, and no launcher.
         shorthands: Flags that stand for several settings: help, and text to changes.
         formerly: Files of earlier versions, which are not gone on with.
     """
@@ -145,6 +146,7 @@ class Study(Generic[_Config, _Found]):
     prepare: Callable[..., Any] | None = None
     steps: Callable[[_Config, Any], int] = lambda config, unit: 1
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    brought: Sequence[str] = ()
     shorthands: Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]] = (
         dataclasses.field(default_factory=dict)
     )
@@ -183,7 +185,7 @@ class Study(Generic[_Config, _Found]):
         """
         config = config.checked()
         start = time.monotonic()
-        if unknown := given.keys() - self.given:
+        if unknown := given.keys() - self.given.keys() - {*self.brought}:
             raise TypeError(f"{self.name} takes no {sorted(unknown)}.")
         if not str(workdir).strip():
             raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")

@@ -1,7 +1,22 @@
 """Training runs: one compiled step, checkpoints that notice damage, exact resume."""
 
 from codesign.training.checkpoint import CheckpointStore
-from codesign.training.config import TrainConfig
+from codesign.training.config import TrainConfig, make_optimizer
+from codesign.training.costs import StepCosts
 from codesign.training.loop import CHANCE_MARGIN, Trainer, TrainResult
+from codesign.training.state import TrainState, init_state
+from codesign.training.step import make_evaluate, make_step
 
-__all__ = ["CHANCE_MARGIN", "CheckpointStore", "TrainConfig", "TrainResult", "Trainer"]
+__all__ = [
+    "CHANCE_MARGIN",
+    "CheckpointStore",
+    "StepCosts",
+    "TrainConfig",
+    "TrainResult",
+    "TrainState",
+    "Trainer",
+    "init_state",
+    "make_evaluate",
+    "make_optimizer",
+    "make_step",
+]

@@ -26,7 +26,11 @@ def make_gradient_health(network: Network) -> Callable[..., Array]:
     def health(variables: PyTree, images: Array, labels: Array, bn_mask: Array):
         def task_loss(params):
             logits, _ = network.apply(
-                {**variables, "params": params}, images, bn_mask, train=True
+                {**variables, "params": params},
+                images,
+                bn_mask,
+                train=True,
+                key=jax.random.key(0),
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.mean(losses)

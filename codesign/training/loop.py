@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,11 @@ from codesign.data.dataset import Dataset
 from codesign.models.network import Network
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
+from codesign.training.costs import StepCosts, flat, shapes, unflat
 from codesign.training.health import make_gradient_health
 from codesign.training.state import TrainState, init_state
 from codesign.training.step import make_evaluate, make_step
-from codesign.types import Array
+from codesign.types import Array, PyTree, Scalar
 
 _EVAL_BATCH_SIZE = 512
 _HEALTH_IMAGES = 256
@@ -45,9 +46,13 @@ class TrainResult:
     history: list[dict[str, float]]  # an epoch: `epoch`, `loss`, `validation_accuracy`
     seconds: float  # wall time, of all processes that worked on it
     state: TrainState  # the trained parameters and statistics
+    design: Any  # at the end, which a hook may have moved
+    last_step: StepCosts | None = None  # None without a chip, or if it diverged
+    last_epoch: StepCosts | None = None  # likewise, the mean over its steps
 
 
 OnEpoch = Callable[[dict[str, float], bool], None]  # entry, whether it is new
+OnStep = Callable[[Any, PyTree, int], Any]  # design, metrics, steps taken -> design
 
 
 class _Run:
@@ -57,15 +62,16 @@ class _Run:
         self,
         seed: int,
         state: TrainState,
+        design: Any,
         store: CheckpointStore | None,
         every_s: float,
     ):
-        """Begins at `state`, or goes on where `store` left the run."""
-        self.seed, self.state = seed, state
+        """Begins at `state` and `design`, or goes on where `store` left the run."""
+        self.seed, self.state, self.design = seed, state, design
         self.history: list[dict[str, float]] = []
         self._store, self._every_s, self._earlier_s = store, every_s, 0.0
-        if store and (restored := store.restore(state)):
-            self.state, meta = restored
+        if store and (restored := store.restore((state, design))):
+            (self.state, self.design), meta = restored
             self.history, self._earlier_s = meta["history"], meta["seconds"]
         self._start = self._last_saved = time.monotonic()
 
@@ -85,8 +91,25 @@ class _Run:
             return
         if self._store:
             meta = {"history": self.history, "seconds": self.seconds}
-            self._store.save(int(self.state.step), self.state, meta)
+            content = (self.state, self.design)
+            self._store.save(int(self.state.step), content, meta)
         self._last_saved = time.monotonic()
+
+
+def _like(design: Any, moved: Any) -> Any:
+    """What a hook returned, as float32 arrays of the design's own shapes."""
+    moved = jax.tree.map(jnp.float32, moved)
+    if jax.tree.map(jnp.shape, moved) != jax.tree.map(jnp.shape, design):
+        raise ValueError(
+            "`on_step` must return a design like the one that it was given, got "
+            f"{jax.tree.map(jnp.shape, moved)}."
+        )
+    return moved
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 class Trainer:
@@ -104,7 +127,7 @@ class Trainer:
         dataset: Dataset,
         config: TrainConfig,
         *,
-        chip_costs: Callable[[Any], dict[str, Array]] | None = None,
+        chip_costs: Callable[[Any], Mapping[str, Scalar]] | None = None,
     ):
         """Checks that the pieces fit; compiles on first use.
 
@@ -114,11 +137,11 @@ class Trainer:
         """
         config = config.checked()
         shape = dataset.train.images.shape[1:]
-        if shape != network.image_shape or dataset.num_classes != network.num_classes:
+        classes = dataset.num_classes
+        if shape != tuple(network.image_shape) or classes > network.num_classes:
             raise ValueError(
-                f"`dataset` {dataset.name!r} has {shape} images of "
-                f"{dataset.num_classes} classes, but `network` takes "
-                f"{network.image_shape} and {network.num_classes}."
+                f"`dataset` {dataset.name!r} has {shape} images of {classes} classes, but "
+                f"`network` takes {tuple(network.image_shape)} and {network.num_classes}."
             )
         num_train = len(dataset.train.labels)
         if config.batch_size > num_train:
@@ -139,7 +162,10 @@ class Trainer:
 
         def gathered_step(state, images, labels, indices, design):
             self.num_step_traces += 1  # runs while tracing only
-            return step(state, (images[indices], labels[indices]), design)
+            state, metrics = step(state, (images[indices], labels[indices]), design)
+            latest, observed = flat(metrics), state.observed
+            observed = jnp.stack([latest, observed[1] + latest, observed[2]])
+            return dataclasses.replace(state, observed=observed), metrics
 
         def scanned_steps(state, images, labels, indices, design):
             def body(state, indices):
@@ -151,7 +177,13 @@ class Trainer:
         self._on_cpu = jax.default_backend() == "cpu"
         dispatch = gathered_step if self._on_cpu else scanned_steps
         self._dispatch = jax.jit(dispatch, donate_argnums=0)
-        self._init = jax.jit(lambda seed: init_state(network, self._optimizer, seed))
+        self._chip_costs, self._observed = chip_costs, {}
+        self._init = jax.jit(
+            lambda seed, num_observed: init_state(
+                network, self._optimizer, seed, num_observed
+            ),
+            static_argnums=1,
+        )
         evaluate = make_evaluate(network, lambda x: normalise(x, mean, std))
         self._evaluate = jax.jit(evaluate)
         self._health = jax.jit(make_gradient_health(network))
@@ -169,6 +201,7 @@ class Trainer:
         seed: int,
         store: CheckpointStore | None = None,
         checkpoint_every_s: float = 10.0,
+        on_step: OnStep | None = None,
         on_epoch: OnEpoch | None = None,
         on_phase: Callable[[str], None] | None = None,
     ) -> TrainResult:
@@ -180,6 +213,10 @@ class Trainer:
             store: Where to keep checkpoints; None for none. A run that is complete
                 there is returned without training.
             checkpoint_every_s: Least time between two checkpoints.
+            on_step: Called after each dispatch with the design, the metrics of its last
+                step (see `make_step`) and the number of steps taken; returns the design
+                of the next one, with the same leaves. Nothing is traced again, and what
+                it returned is in the checkpoints. On a CPU each step is a dispatch.
             on_epoch: Called after each epoch with its entry of the history and True,
                 and with False for the epochs that a restored run has behind it.
             on_phase: Called with `compiling` before the first step of all runs, and with
@@ -191,36 +228,56 @@ class Trainer:
         design = jax.tree.map(jnp.float32, design)
         tell_epoch = on_epoch or (lambda *_: None)
         tell_phase = on_phase or (lambda _: None)
-        run = _Run(seed, self._init(np.uint32(seed)), store, checkpoint_every_s)
+        observed = self._shapes(design)
+        num_observed = sum(leaf.size for leaf in jax.tree.leaves(observed))
+        state = self._init(np.uint32(seed), num_observed)
+        run = _Run(seed, state, design, store, checkpoint_every_s)
+        if on_step is None and not _are_equal(run.design, design):
+            raise ValueError(
+                "`store` holds a run of another design than `design`; use another store."
+            )
         for entry in run.history:
             tell_epoch(entry, False)
         status, reason = self._verdict(run)
         while not status:
-            self._run_epoch(run, design, tell_phase)
+            self._run_epoch(run, on_step, tell_phase)
             if not run.has_bad_step:
-                tell_epoch(self._close_epoch(run, design), True)
+                tell_epoch(self._close_epoch(run), True)
             status, reason = self._verdict(run)
             run.save(now=bool(status))
         validation = test = math.nan
+        costs: tuple[StepCosts | None, ...] = (None, None)
         if status != "diverged":
             validation = run.history[-1]["validation_accuracy"]
-            test = self.accuracy(run.state, design, "test")
+            test = self.accuracy(run.state, run.design, "test")
+            costs = tuple(unflat(run.state.observed[row], observed) for row in (0, 2))
         return TrainResult(
-            status, reason, validation, test, run.history, run.seconds, run.state
+            status,
+            reason,
+            validation,
+            test,
+            run.history,
+            run.seconds,
+            run.state,
+            run.design,
+            *costs,
         )
 
     def _run_epoch(
-        self, run: _Run, design: Any, tell_phase: Callable[[str], None]
+        self, run: _Run, on_step: OnStep | None, tell_phase: Callable[[str], None]
     ) -> None:
         """Takes the epoch's remaining steps, or fewer if a loss is not finite."""
-        chunks = self._chunks(run)
+        chunks, taken = self._chunks(run), int(run.state.step)
         for number, indices in enumerate(chunks, start=1):
             is_first = not self.num_step_traces
             if is_first:
                 tell_phase("compiling")
-            run.state, _ = self._dispatch(
-                run.state, self._images, self._labels, indices, design
+            run.state, metrics = self._dispatch(
+                run.state, self._images, self._labels, indices, run.design
             )
+            if on_step is not None:
+                taken += 1 if self._on_cpu else len(indices)
+                run.design = _like(run.design, on_step(run.design, metrics, taken))
             if is_first:
                 tell_phase("training")
             if number < len(chunks):  # after the last step the accuracy is missing
@@ -240,15 +297,22 @@ class Trainer:
         size = next(n for n in range(_MAX_STEPS_PER_DISPATCH, 0, -1) if steps % n == 0)
         return [jnp.asarray(batches[i : i + size]) for i in range(done, steps, size)]
 
-    def _close_epoch(self, run: _Run, design: Any) -> dict[str, float]:
+    def _close_epoch(self, run: _Run) -> dict[str, float]:
         """Measures the accuracy, and returns the epoch's entry of the history."""
         entry = {
             "epoch": len(run.history) + 1,
             "loss": float(run.state.loss_sum) / self.steps_per_epoch,
-            "validation_accuracy": self.accuracy(run.state, design, "validation"),
+            "validation_accuracy": self.accuracy(run.state, run.design, "validation"),
         }
         run.history.append(entry)
-        run.state = dataclasses.replace(run.state, loss_sum=jnp.float32(0))
+        last, total, _ = run.state.observed
+        run.state = dataclasses.replace(
+            run.state,
+            loss_sum=jnp.float32(0),
+            observed=jnp.stack(
+                [last, jnp.zeros_like(total), total / self.steps_per_epoch]
+            ),
+        )
         return entry
 
     def _verdict(self, run: _Run) -> tuple[str, str]:
@@ -279,13 +343,32 @@ class Trainer:
             f"chance being {self.chance:.3f}"
         )
 
+    def step_costs(self, design: Any, observed: Sequence[Any]) -> StepCosts | None:
+        """Mean of what several runs of a design observed; None of none, or no chip.
+
+        Args:
+            design: Theirs.
+            observed: Of each, a row [K] of `TrainState.observed`.
+        """
+        like = self._shapes(jax.tree.map(jnp.float32, design))
+        if not observed:
+            return None
+        return unflat(np.mean(np.asarray(observed), axis=0), like)
+
+    def _shapes(self, design: Any) -> PyTree:
+        """Of what a step says of such designs; traces the chip once."""
+        key = str(jax.tree.map(jnp.shape, design))
+        if key not in self._observed:
+            self._observed[key] = shapes(self._chip_costs, design)
+        return self._observed[key]
+
     def gradient_health(self, bn_mask: ArrayLike, seed: int) -> np.ndarray:
         """Gradient over weight of each of the K kernels before any training, `[K]`.
 
         Of the first 256 training images and the variables that a run from `seed` starts
         with; see `health.make_gradient_health`. It costs about one large step.
         """
-        state = self._init(np.uint32(seed))
+        state = self._init(np.uint32(seed), 0)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         images = normalise(
             self._images[:_HEALTH_IMAGES], self.dataset.mean, self.dataset.std

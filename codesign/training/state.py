@@ -20,6 +20,9 @@ class TrainState:
     opt_state: PyTree
     loss_sum: Array  # [] float32, over the steps of the current epoch
     bad_step: Array  # [] int32, first step with a non-finite loss or gradient, or -1
+    # [3, K] of the K numbers that a step says of its design: the last step's, their sum
+    # over the current epoch, their mean over the last one; K = 0 without a chip
+    observed: Array
 
     def key(self) -> Array:
         """Key of the current step."""
@@ -27,9 +30,12 @@ class TrainState:
 
 
 def init_state(
-    network: Network, optimizer: optax.GradientTransformation, seed: Array
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    seed: Array | int,
+    num_observed: int = 0,
 ) -> TrainState:
-    """Fresh parameters and statistics drawn from `seed`."""
+    """Fresh parameters and statistics drawn from `seed`; K = `num_observed`."""
     # Steps fold in 0, 1, ...: the initial draw takes the last number.
     key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
     variables = network.init(key)
@@ -41,4 +47,5 @@ def init_state(
         opt_state=optimizer.init(variables["params"]),
         loss_sum=jnp.float32(0),
         bad_step=jnp.int32(-1),
+        observed=jnp.zeros((3, num_observed), jnp.float32),
     )

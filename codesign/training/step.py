@@ -1,7 +1,7 @@
 """One training step, pure: network, numbers, placement and, when given, the chip."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -11,9 +11,10 @@ import optax
 
 from codesign.models.network import Network
 from codesign.training.state import TrainState
-from codesign.types import Array, PyTree
+from codesign.types import Array, PyTree, Scalar
 
-Preprocess = Callable[[Array, Array], Array]  # key, uint8 images -> float32 images
+_DROPOUT_STREAM = 1  # apart from what `preprocess` draws of the same key
+Preprocess = Callable[[Array, Array], Array]  # key, images -> float32 images
 
 
 def make_step(
@@ -21,11 +22,11 @@ def make_step(
     optimizer: optax.GradientTransformation,
     preprocess: Preprocess,
     *,
-    chip_costs: Callable[[Any], dict[str, Array]] | None = None,
+    chip_costs: Callable[[Any], Mapping[str, Scalar]] | None = None,
 ) -> Callable[[TrainState, tuple[Array, Array], Any], tuple[TrainState, PyTree]]:
     """Builds `step(state, batch, design) -> (state, metrics)`; the caller jits it.
 
-    `batch` is (images [B, H, W, C] uint8, labels [B] int32). `design` is a pytree with a
+    `batch` is (images [B, H, W, C], labels [B] int32). `design` is a pytree with a
     field `bn_mask` [C]; all of it is traced, so no placement and no chip recompiles.
 
     Metrics: `loss` and, with `chip_costs` (`objective.chip_costs`), also
@@ -42,10 +43,13 @@ def make_step(
         images, labels = batch
         chex.assert_rank((images, labels), (4, 1))
         x = preprocess(state.key(), images)
+        dropout_key = jax.random.fold_in(state.key(), _DROPOUT_STREAM)
 
         def task_loss(params, bn_mask):
             variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, batch_stats = network.apply(variables, x, bn_mask, train=True)
+            logits, batch_stats = network.apply(
+                variables, x, bn_mask, train=True, key=dropout_key
+            )
             chex.assert_shape(logits, (len(labels), network.num_classes))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.mean(losses), batch_stats

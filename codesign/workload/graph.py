@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 
 from codesign.types import Array
 from codesign.workload.op import (
@@ -176,13 +177,23 @@ class Workload:
         """Scales the elements of each norm op by its site's entry of `bn_mask` [C].
 
         Raises:
-            ValueError: If the mask's length is not the number of sites.
+            ValueError: If the mask's length is not the number of sites, or a concrete
+                entry lies outside [0, 1].
         """
+        bn_mask = jnp.asarray(bn_mask)
         if bn_mask.shape != (self.num_sites,):
             raise ValueError(
                 f"`bn_mask` has shape {bn_mask.shape}; this network has "
                 f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
             )
+        if not isinstance(bn_mask, Tracer):
+            outside = ~((bn_mask >= 0) & (bn_mask <= 1))  # NaN as well
+            if outside.any():
+                site = int(outside.argmax())
+                raise ValueError(
+                    f"`bn_mask` must lie in [0, 1], got {bn_mask[site]} at site {site}: "
+                    "1 keeps a batch norm, 0 leaves it out."
+                )
         padded = jnp.append(bn_mask, 1.0)  # site -1 reads the 1
         return dataclasses.replace(
             self, elements=self.elements * padded[jnp.array(self.sites)]

@@ -1,10 +1,13 @@
 """The door to the memory subsystem: the exact simulator, or its smooth surrogate."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from codesign.hardware.chip import door
 from codesign.hardware.cost import Cost
 from codesign.hardware.memory import simulator
 from codesign.hardware.memory.spec import MemorySpec
@@ -14,6 +17,7 @@ from codesign.types import Scalar
 from codesign.workload.graph import Workload
 
 
+@functools.partial(door, on_host=True)
 def estimate(
     spec: MemorySpec,
     workload: Workload,
@@ -29,6 +33,7 @@ def estimate(
     workload but its graph counts: a batch-norm mask changes nothing.
 
         energy = operations x operation_energy + traffic x memory_energy_per_byte
+        area = logic + capacity x cache_area_per_byte
 
     Args:
         spec: Scalar leaves; any of them may be traced if `relax` is smooth.
@@ -38,7 +43,8 @@ def estimate(
             median error is about 2 % or less, 5 % between calibrated batch sizes.
 
     Returns:
-        `Cost` of one batch, with `period_s` for each example, and `traffic_bytes`.
+        `Cost` of one batch, with `period_s` for each example, `traffic_bytes` and
+        `area_m2`.
         `violation` is 0.5 where the smallest cache that can run is 1.5 times this one.
         Smooth, times are then those of the smallest; exact, it is refused. `breakdown`
         has `op_s` and `op_bytes`, forward and backward together. The surrogate gives
@@ -50,13 +56,9 @@ def estimate(
     """
     if relax.is_exact:
         return _exact(spec, workload, batch_size)
-    spec.checked()
     settings: dict = dict(value_bits=spec.value_bits)
-    if not isinstance(batch_size, Tracer):
-        if not 1 <= batch_size < float("inf"):
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        if batch_size == int(batch_size):
-            settings["batch_sizes"] = (int(batch_size),)
+    if not isinstance(batch_size, Tracer) and batch_size == int(batch_size):
+        settings["batch_sizes"] = (int(batch_size),)
     surrogate = calibrated(workload.graph, **settings)
     moved, segment_s = segments(
         surrogate,
@@ -81,6 +83,7 @@ def estimate(
         ),
         period_s=latency_s / batch_size,
         traffic_bytes=traffic_bytes,
+        area_m2=_area_m2(spec),
         feasible=shortage <= 1,
         violation=relax.max(shortage, jnp.ones(())) - 1,
         breakdown=dict(op_s=by_op(segment_s), op_bytes=by_op(moved)),
@@ -92,6 +95,10 @@ def _energy_j(spec, operations, traffic_bytes):
     return operations * spec.operation_energy_j + moving_j
 
 
+def _area_m2(spec):
+    return spec.logic_area_m2 + spec.capacity_bytes * spec.cache_area_m2_per_byte
+
+
 def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
     leaves = (*jax.tree.leaves(spec), batch_size)
     if any(isinstance(leaf, Tracer) for leaf in leaves):
@@ -99,8 +106,6 @@ def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
             "`relax` is `EXACT`, which runs a simulator on the host, but `spec` or "
             "`batch_size` is traced by jit, grad or vmap; pass `relax=smooth(t)`."
         )
-    if batch_size != int(batch_size):
-        raise ValueError(f"`batch_size` must be a whole number, got {batch_size}.")
     program = expanded(workload.graph)
     run = simulator.simulate(spec, program, batch_size=int(batch_size))
     moved = run.traffic_in + run.traffic_out
@@ -111,6 +116,7 @@ def _exact(spec: MemorySpec, workload: Workload, batch_size: Scalar) -> Cost:
         ),
         period_s=run.total_s / batch_size,
         traffic_bytes=float(moved.sum()),
+        area_m2=_area_m2(spec),
         feasible=True,
         violation=0.0,
         breakdown=dict(

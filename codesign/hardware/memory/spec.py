@@ -33,6 +33,11 @@ class MemorySpec:
     # 6.0 pJ a bit: HBM2E devices, Micron, "Ultra-Bandwidth Solutions", with 7.5 for GDDR6.
     # assumed for every memory, the chip's own interface left out; range 4..20 pJ a bit.
     memory_energy_j_per_byte: Scalar = 48 * units.PJ  # []
+    # 0.027 um2 a bit: 6T SRAM at 7 nm (Chang et al., "A 7nm 256Mb SRAM", ISSCC 2017).
+    # assumed: cells are half of a cache's area, tags and wires the rest; range 0.3..0.7.
+    cache_area_m2_per_byte: Scalar = 8 * 0.027 * units.UM2 / 0.5  # []
+    # assumed: a large GPU; range 100..2,000 mm2. `SYSTEMS` have their own.
+    logic_area_m2: Scalar = 500 * units.MM2  # [] of all that is not the cache
     value_bits: int = struct.field(pytree_node=False, default=32)
 
     def checked(self) -> "MemorySpec":

@@ -14,6 +14,7 @@ class CrossbarSpec:
 
     read_time_s: Scalar  # [] one read of all wordlines
     power_w: Scalar  # [] of one crossbar with its share of DACs, ADCs and buffers
+    area_m2: Scalar  # [] likewise
     rows: int = struct.field(pytree_node=False, default=128)  # wordlines
     cols: int = struct.field(pytree_node=False, default=128)  # bitlines
     cell_bits: int = struct.field(pytree_node=False, default=2)

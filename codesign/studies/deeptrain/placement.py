@@ -1,17 +1,21 @@
 """The main job: the few batch norms that a network needs on a ReRAM + GPU stack."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from codesign import data, models, workload
-from codesign.hardware import chips, reram_gpu
-from codesign.hardware.reram_gpu import ReramGpuSpec
-from codesign.objective import chip_costs
+from codesign.data import Dataset
+from codesign.hardware import Chip, chips
+from codesign.models import Network
+from codesign.numerics.relax import smooth
+from codesign.objective import Design, chip_costs
 from codesign.records import StrPath
 from codesign.search import Study
-from codesign.studies import frame
+from codesign.studies import brought, frame
 from codesign.studies.deeptrain.placement_report import report
 from codesign.studies.deeptrain.placement_result import PlacementResult
 from codesign.studies.deeptrain.placement_runs import Prepared
@@ -22,21 +26,27 @@ from codesign.workload import Workload
 
 __all__ = ["PRESETS", "STUDY", "PlacementConfig", "run"]
 
+TEMPERATURE = 0.1  # of the smooth model that every training step differentiates
+
 
 def prepare(
     config: PlacementConfig,
     pending: list[str],
     workdir: pathlib.Path,
+    *,
     data_dir: StrPath | None = None,
+    network: Network | None = None,
+    dataset: Dataset | None = None,
+    chip: Chip | None = None,
 ) -> dict[str, Prepared]:
-    """Reads the data and checks every network against them and against the stack.
+    """Reads the data and checks every network against them and against the chip.
 
     Raises:
-        ValueError: For a stack that cannot hold a network, a damaged or unfit data file,
+        ValueError: For a chip that cannot hold a network, a damaged or unfit data file,
             or a warm start from another network.
         OSError: For data that cannot be read.
     """
-    dataset = data.load(
+    dataset = dataset or data.load(
         config.dataset,
         data_dir=data_dir,
         image_size=config.image_size,
@@ -44,41 +54,54 @@ def prepare(
         num_validation=config.num_validation,
         num_test=config.num_test,
     )
-    spec = reram_gpu.deeptrain(config.num_reram_tiers, config.num_gpu_tiers)
+    chip = chip or chips.by_name(config.chip)
+    batch_size = config.train.batch_size
     prepared = {}
     for name in pending:
-        network = models.create(
+        made = network or models.create(
             name,
             num_classes=dataset.num_classes,
             image_shape=dataset.train.images.shape[1:],
             width=config.width,
             initialisation=config.initialisation,
         )
-        ops = workload.trace(*network.trace_args())
-        check_capacity(spec, ops, name)
+        ops = workload.trace(*made.trace_args())
         has_begun = (config.folder(workdir, name) / "journal.jsonl").exists()
-        _check_search(config, name, network.num_sites, has_begun)
-        costs = chip_costs(ops, reram_gpu.estimate, batch_size=config.train.batch_size)
-        trainer = Trainer(network, dataset, config.train, chip_costs=costs)
-        prepared[name] = Prepared(name, trainer, ops, spec)
+        _check_search(config, name, made.num_sites, has_begun)
+        costs = chip_costs(
+            ops, chip.estimate, batch_size=batch_size, relax=smooth(TEMPERATURE)
+        )
+        trainer = Trainer(made, dataset, config.train, chip_costs=costs)
+        check_chip(chip, ops, name, batch_size)
+        mask = jnp.ones(made.num_sites)
+        jax.eval_shape(jax.jacrev(costs), Design(bn_mask=mask, chip=chip.spec))
+        prepared[name] = Prepared(name, trainer, ops, chip)
     return prepared
 
 
-def check_capacity(spec: ReramGpuSpec, ops: Workload, name: str) -> None:
-    """Checks that the stack holds one copy of the network and its activations.
+def check_chip(chip: Chip, ops: Workload, name: str, batch_size: int) -> None:
+    """Checks that the chip costs a network and holds it.
 
     Raises:
-        ValueError: Says by how many crossbars it does not.
+        ValueError: If it does not; of crossbars, says how many are missing.
     """
-    parts = jax.jit(reram_gpu.estimate)(spec, ops).breakdown
-    needed = int(parts["crossbars_needed"])
-    budget = int(parts["crossbars_budget"])
-    if needed > budget:
-        raise ValueError(
-            f"The stack's `R` (={int(spec.num_reram_tiers)}) ReRAM tiers have {budget} "
-            f"crossbars, but {name!r} needs {needed}, {needed - budget} more; take more "
-            "ReRAM tiers, a smaller `width` or a smaller network."
-        )
+    cost = chip.cost(ops.masked(jnp.zeros(ops.num_sites)), batch_size=batch_size)
+    if cost.feasible is None or cost.feasible:
+        return
+    parts = cost.breakdown
+    if "crossbars_needed" in parts:
+        needed, budget = (int(parts[f"crossbars_{n}"]) for n in ("needed", "budget"))
+        if needed > budget:
+            raise ValueError(
+                f"`chip` (={chip.name}) has {budget} crossbars, but {name!r} needs "
+                f"{needed}, {needed - budget} more; take more ReRAM tiers, a smaller "
+                "`width` or a smaller network."
+            )
+    short = "" if cost.violation is None else f" by {float(cost.violation):.0%}"
+    raise ValueError(
+        f"`chip` (={chip.name}) cannot run {name!r} even without batch norms: a limit is "
+        f"passed{short}; take a larger chip, or a smaller network."
+    )
 
 
 def _check_search(
@@ -115,14 +138,16 @@ def measure(
 
 def _num_epochs(config: PlacementConfig, network: str) -> int:
     """Of all runs that are planned: trials, and the further seeds of the table's rows."""
-    paper_runs = config.num_seeds if models.create(network).paper_sites else 0
-    further = 3 * (config.num_seeds - 1) + paper_runs
+    has_paper = "network" not in (config.brought or "") and bool(
+        models.create(network).paper_sites
+    )
+    further = 3 * (config.num_seeds - 1) + has_paper * config.num_seeds
     return (config.num_evaluations + further) * config.train.epochs
 
 
 def _stack(text: str) -> dict[str, Any]:
-    num_reram_tiers, num_gpu_tiers = chips.parse_stack(text)
-    return {"num_reram_tiers": num_reram_tiers, "num_gpu_tiers": num_gpu_tiers}
+    chips.parse_stack(text)
+    return {"chip": f"deeptrain:{text}"}
 
 
 STUDY = frame.Study(
@@ -134,26 +159,61 @@ STUDY = frame.Study(
     report=report,
     steps=_num_epochs,
     given={"data_dir": "Where data sets lie; else $CODESIGN_DATA, else downloaded."},
-    shorthands={"stack": ("R ReRAM and G GPU tiers, such as 3R1G.", _stack)},
+    brought=("network", "dataset", "chip"),
+    shorthands={"stack": ("R ReRAM and G GPU tiers: 3R1G is deeptrain:3R1G.", _stack)},
 )
 
 
 def run(
-    config: PlacementConfig, *, workdir: StrPath, data_dir: StrPath | None = None
-) -> list[PlacementResult]:
-    """Searches every network of `config` and writes results, figures and a report.
+    config: PlacementConfig,
+    *,
+    workdir: StrPath,
+    network: Network | None = None,
+    dataset: Dataset | None = None,
+    chip: Chip | None = None,
+    data_dir: StrPath | None = None,
+) -> PlacementResult:
+    """Searches one network's placement and writes results, figures and a report.
 
     The workdir receives `config.json`, `metrics.jsonl`, `results.json`, figures and
-    `report.html`; with several networks each has a folder of its own for its journal.
-    Running it again goes on, and gives the same quantities as if it had never been
-    interrupted.
+    `report.html`. Running it again goes on, and gives the same quantities as if it had
+    never been interrupted. `STUDY.run` searches several networks.
 
     Args:
-        config: See `PRESETS`.
+        config: See `PRESETS`. What is given below takes the place of its settings.
         workdir: Made if it is not there.
+        network: A network of one's own.
+        dataset: Data of one's own, such as of `Dataset.from_arrays`.
+        chip: A chip of one's own, or one of `chips.by_name`.
         data_dir: Where data sets lie; see `data.load`.
 
+    Returns:
+        What was found; `found` is the placement, 0 or 1 for every site.
+
     Raises:
-        ValueError, OSError: As `frame.Study.run`, before any training.
+        TypeError, ValueError, OSError: As `frame.Study.run`, before any training.
     """
-    return list(STUDY.run(config, workdir=workdir, data_dir=data_dir).values())
+    for name, value, kind, way in (
+        ("network", network, Network, "`models.Network(module, image_shape=...)`"),
+        ("dataset", dataset, Dataset, "`Dataset.from_arrays(images, labels)`"),
+        ("chip", chip, Chip, "`Chip(spec, estimate)` or `chips.by_name(name)`"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"`{name}` must be made by {way}, got {value!r}.")
+    changes: dict[str, Any] = {"brought": brought.digests(network, dataset, chip)}
+    if network is not None:
+        changes["networks"] = (network.label,)
+    elif len(config.networks) != 1:
+        raise ValueError(
+            f"`networks` (={config.networks}) must name one network here; "
+            "`STUDY.run(config, workdir=...)` searches each and returns them by name."
+        )
+    if dataset is not None:
+        parts = dict.fromkeys(("num_train", "num_validation", "num_test"))
+        changes |= {"dataset": dataset.name, **parts}
+    if chip is not None:
+        changes["chip"] = chip.name
+    given = {"network": network, "dataset": dataset, "chip": chip}
+    config = dataclasses.replace(config, **changes)
+    found = STUDY.run(config, workdir=workdir, data_dir=data_dir, **given)
+    return found[config.networks[0]]

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from codesign.hardware import reram_gpu
+from codesign.hardware import chips
+from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.report import canvas, plots
 from codesign.report.format import format_number, format_percent, si_scale
 from codesign.search import pareto, points
@@ -56,19 +57,20 @@ def draw(
             "Validation accuracy of each evaluation, in order, and the best so far.",
         )
         drawn["pareto_period"] = (
-            _front(result, "period_s", "Pipeline period", "s"),
-            "Validation accuracy against the pipeline's period. The front is over "
+            _front(result, "period_s", "Time of an image", "s"),
+            "Validation accuracy against the time of an image. The front is over "
             "accuracy, period and energy.",
         )
         drawn["pareto_energy"] = (
             _front(result, "energy_j", "Energy per image", "J"),
             "The same against the energy of one image.",
         )
-    drawn["stages"] = (
-        _stages(result),
-        "Slowest pipeline stages, each over its Conv/FC stage: before (the paper's Fig. "
-        "7) and after the search (Fig. 11).",
-    )
+    if isinstance(result.chip.spec, ReramGpuSpec):
+        drawn["stages"] = (
+            _stages(result),
+            "Slowest pipeline stages, each over its Conv/FC stage: before (the paper's "
+            "Fig. 7) and after the search (Fig. 11).",
+        )
     if posterior is not None:
         drawn["inclusion"] = (
             _inclusion(result, posterior, effect),
@@ -129,7 +131,8 @@ def _front(result: PlacementResult, metric: str, label: str, unit: str) -> Figur
 
 def _stages(result: PlacementResult) -> Figure:
     def slowest(row: PlacementRow, r: int, g: int) -> tuple[float, float]:
-        parts = result.estimate(row.mask, reram_gpu.deeptrain(r, g)).breakdown
+        chip = chips.by_name(f"deeptrain:{r}R{g}G")
+        parts = result.cost(row.mask, chip).breakdown
         return float(parts["slowest_conv_s"]), float(parts["slowest_bn_s"])
 
     return stage_bars(

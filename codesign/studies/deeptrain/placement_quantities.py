@@ -31,10 +31,10 @@ def result_quantities(
         add("num_bn", int(row.mask.sum()), "", key)
         for name, unit, what in (
             ("period_s", "s", ""),
-            ("training_time_s", "s", "on the stack; "),
+            ("training_time_s", "s", f"on {result.chip.name}; "),
             ("energy_j", "J", "per image; "),
         ):
-            note = f"{what}exact model at the sourced prior"
+            note = f"{what}exact model of {result.chip.name}"
             add(name, getattr(row, name), unit, key, kind="assumed", note=note)
         if row.validation:
             note = _spread(row.validation)
@@ -46,11 +46,14 @@ def result_quantities(
                 note=note,
             )
     rows = result.rows
+    papers: dict[str, Any] = dict(
+        paper=GPU_WORK_CUT, source="Fig. 9(b), mean of four networks at full width"
+    )
     add(
         "gpu_work_reduction", 1 - rows["bo_n"].bn_elements / rows["all_bn"].bn_elements,
-        "ratio", paper=GPU_WORK_CUT, title="GPU work saved by BO-N",
-        source="Fig. 9(b), mean of four networks at full width",
+        "ratio", title="GPU work saved by BO-N",
         note="batch-norm elements that BO-N saves",
+        **(papers if result.is_papers else {}),
     )  # fmt: skip
     note = "All-BN, No-BN and random ones included"
     add("num_evaluations", len(result.trained), note=note)

@@ -1,6 +1,7 @@
 """What a placement search found, as people read it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,11 @@ from codesign import report as reports
 from codesign.report import Card, Column, Paragraph, Quantity, Table
 from codesign.search.diagnostics import Diagnostics, diagnose
 from codesign.studies import frame
-from codesign.studies.deeptrain import placement_figures, stack_published
+from codesign.studies.deeptrain import (
+    placement_figures,
+    stack_published,
+)
+from codesign.studies.deeptrain import placement_sensitivity as sensitivity
 from codesign.studies.deeptrain.placement_figures import LABELS
 from codesign.studies.deeptrain.placement_quantities import (
     over_networks,
@@ -28,6 +33,7 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
     several = len(found) > 1
     sections, shown, cards, warnings = [], [], [], []
     quantities: list[Quantity] = []
+    sensitive: dict[str, Any] = {}
     for name, result in found.items():
         table = comparison_table(config, result)
         shown.append(table)
@@ -40,25 +46,26 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
             effect=config.sparsity_penalty or TOLERANCE,
         )
         surrogate = [] if diagnostics is None else [surrogate_table(diagnostics)]
-        body = [table, *figures, *surrogate, trials_table(result)]
+        found_here = sensitivity.find(result)
+        sensitive[name] = sensitivity.extras(found_here)
+        knobs = [sensitivity.knob_table(result, found_here)] if found_here else []
+        sites = [sensitivity.site_table(result)] if found_here else []
+        body = [*knobs, table, *figures, *sites, *surrogate, trials_table(result)]
         sections.append(frame.Section(f"{name} on {config.dataset}", body))
         cards += _cards(result, several)
         warnings += _warnings(result)
         quantities += result_quantities(result, diagnostics)
-    sections.append(
-        frame.Section(
-            "The published placements",
-            [
-                Paragraph(
-                    "Full width and 32x32 inputs, whatever was trained above. Each number "
-                    "of the paper stands beside ours under 'paper and ours'."
-                ),
-                stack_published.speedup_table(),
-            ],
+    chip = next(iter(found.values())).chip
+    is_papers = any(result.is_papers for result in found.values())
+    if is_papers:
+        about = (
+            "Full width and 32x32 inputs, whatever was trained above. Each number of the "
+            "paper stands beside ours under 'paper and ours'."
         )
-    )
+        body = [Paragraph(about), stack_published.speedup_table()]
+        sections.append(frame.Section("The published placements", body))
     return frame.Report(
-        title=f"Batch norms on {config.stack}",
+        title=f"Batch norms on {chip.name}",
         summary=" ".join(summary(config, result) for result in found.values()),
         sections=sections,
         cards=cards,
@@ -68,8 +75,9 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
             # The paper's are means over networks.
             *(dataclasses.replace(q, paper=None) for q in quantities if several),
             *over_networks(quantities, several),
-            *stack_published.published_quantities(),
+            *(stack_published.published_quantities() if is_papers else []),
         ],
+        extras={"sensitivities": sensitive},
         compared=(
             "The paper's numbers and ours",
             "GPU work saved by BO-N: of what was trained above. All else: of the "
@@ -91,49 +99,54 @@ def summary(config: PlacementConfig, result: PlacementResult) -> str:
         f"{name} needs {kept} of its {len(bo_n.mask)} batch norms (after "
         f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
         f"{_accuracy(all_bn)} with all, over {_count(config.num_seeds, 'seed')}. On "
-        f"{config.stack} that shortens the pipeline's "
-        f"period by {cut:.1%} and saves {energy:.1%} of the energy."
+        f"{result.chip.name} that shortens the time of an image by {cut:.1%} and saves "
+        f"{energy:.1%} of the energy."
     )
 
 
 def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
     """All-BN, No-BN, the paper's placement and BO-N: accuracy and cost."""
+    stages = {"slowest_conv_s": "ReRAM stage", "slowest_bn_s": "GPU stage"}
+    parts = result.rows["all_bn"].cost.breakdown
+    stages = {part: name for part, name in stages.items() if part in parts}
+    width = "" if config.brought else f" (width {config.width:g})"
     table = Table(
-        f"{result.network_name} (width {config.width:g}) on {config.dataset}, "
-        f"{config.stack}",
+        f"{result.network_name}{width} on {config.dataset}, {result.chip.name}",
         [
             "Placement",
             Column("BN", justify="right"),
             Column("Sites"),
             Column("Test accuracy", justify="right"),
-            Column("ReRAM stage", "s", "si"),
-            Column("GPU stage", "s", "si"),
+            *(Column(name, "s", "si") for name in stages.values()),
             Column("Period", "s", "si"),
             Column("Training", "s", "si"),
             Column("Energy/image", "J", "si"),
-            Column("GPU work", format="percent"),
+            Column("GPU work" if stages else "BN work", format="percent"),
         ],
         footnotes=[
             f"Test accuracy: mean over {_count(config.num_seeds, 'seed')}"
             + (", and its standard error." if config.num_seeds > 1 else "."),
             "BO-N: the placement that the search found. "
-            "ReRAM stage: the slowest conv or dense layer. GPU stage: batch norm. "
-            "Period: between two images in the full pipeline, the longer of the two. "
-            f"Training: {_count(config.train.epochs, 'epoch')} on the stack.",
-            "GPU work: batch-norm elements, All-BN being 100 %. Hardware numbers are "
-            "exact model values at the sourced prior; none is fitted.",
+            + "ReRAM stage: the slowest conv or dense layer. GPU stage: batch norm. "
+            * bool(stages)
+            + (
+                "Period: between two images in the full pipeline, the longer of the two. "
+                if stages
+                else "Period: time of one image. "
+            )
+            + f"Training: {_count(config.train.epochs, 'epoch')} on the chip.",
+            f"{'GPU' if stages else 'BN'} work: batch-norm elements, All-BN being 100 %. "
+            "Hardware numbers are exact model values; none is fitted.",
         ],
     )
     work = result.rows["all_bn"].bn_elements
     for key, row in result.rows.items():
-        parts = row.cost.breakdown
         table.add(
             LABELS[key] if result.confirmed or key != "bo_n" else "BO-N: none found",
             int(row.mask.sum()),
             reports.format_mask(row.mask),
             _accuracy(row),
-            float(parts["slowest_conv_s"]),
-            float(parts["slowest_bn_s"]),
+            *(float(row.cost.breakdown[part]) for part in stages),
             row.period_s,
             row.training_time_s,
             row.energy_j,
@@ -242,6 +255,12 @@ def _warnings(result: PlacementResult) -> list[str | Table]:
         notes.append(table)
     if not result.confirmed:
         notes.append(f"{result.network_name}: {result.doubt}.")
+    all_bn, no_bn = result.rows["all_bn"], result.rows["no_bn"]
+    if (all_bn.period_s, all_bn.energy_j) == (no_bn.period_s, no_bn.energy_j):
+        notes.append(
+            f"{result.chip.name} charges {result.network_name} the same with all batch "
+            "norms and with none, so only accuracy tells placements apart."
+        )
     return notes
 
 

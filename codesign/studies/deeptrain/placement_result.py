@@ -2,14 +2,14 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codesign.hardware import reram_gpu
-from codesign.hardware.cost import Cost
+from codesign.hardware import Chip, Cost
 from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.models import Network
 from codesign.search import Trial
+from codesign.training import StepCosts
 from codesign.workload import Workload
 
 TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
@@ -24,23 +24,21 @@ class PlacementRow:
     validation: tuple[float, ...]  # by seed, without those that diverged
     test: tuple[float, ...]
     history: tuple[float, ...]  # validation accuracy after each epoch, first seed
-    cost: Cost
-    training_time_s: float  # of the whole run on the stack, by its model
+    cost: Cost  # exact, of one batch
+    batch_size: int  # images of it
+    training_time_s: float  # of the whole run on the chip, by its model
+    bn_elements: float  # that batch norms work on, of one image
+    step_costs: StepCosts | None  # mean over the last epoch and seeds; None if unknown
 
     @property
     def period_s(self) -> float:
-        """Time between two images in the full pipeline."""
-        return period_and_energy(self.cost)[0]
+        """Time of one image: between two of a full pipeline, else its part of a batch."""
+        return image_costs(self.cost, self.batch_size)["period_s"]
 
     @property
     def energy_j(self) -> float:
         """Energy of one image."""
-        return period_and_energy(self.cost)[1]
-
-    @property
-    def bn_elements(self) -> float:
-        """Elements that batch norms work on, of one image: the GPU tiers' work."""
-        return float(self.cost.breakdown["bn_elements"].sum())
+        return image_costs(self.cost, self.batch_size)["energy_j"]
 
     @property
     def accuracy(self) -> float | None:
@@ -61,9 +59,9 @@ class PlacementResult:
     part of the search) and `bo_n`, in this order.
     """
 
-    network_name: str
+    network: Network
     ops: Workload
-    spec: ReramGpuSpec
+    chip: Chip
     trials: list[Trial]
     rows: dict[str, PlacementRow]
     doubt: str  # why `bo_n` is All-BN: no other placement was confirmed; else empty
@@ -89,9 +87,26 @@ class PlacementResult:
         """Trials that have a validation accuracy, in order."""
         return told(self.trials)
 
-    def estimate(self, mask: np.ndarray, spec: ReramGpuSpec | None = None) -> Cost:
-        """Exact cost of one image's share of a batch on the stack, or on another."""
-        return stack_cost(spec or self.spec, self.ops, mask)
+    @property
+    def network_name(self) -> str:
+        """What tables call the network."""
+        return self.network.label
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether the paper has this network, on this kind of chip."""
+        on_stack = isinstance(self.chip.spec, ReramGpuSpec)
+        return on_stack and bool(self.network.paper_sites)
+
+    @property
+    def found(self) -> np.ndarray:
+        """[C] 1 where a batch norm is kept."""
+        return self.rows["bo_n"].mask
+
+    def cost(self, mask: np.ndarray, chip: Chip | None = None) -> Cost:
+        """Exact cost of a placement's batch on the chip, or on another."""
+        batch_size = self.rows["all_bn"].batch_size
+        return placement_cost(chip or self.chip, self.ops, mask, batch_size)
 
 
 def told(trials: list[Trial]) -> list[Trial]:
@@ -115,21 +130,18 @@ def found_status(trial: Trial) -> str:
     return trial.metrics.get("status", "diverged")
 
 
-def stack_cost(
-    spec: ReramGpuSpec, ops: Workload, mask: np.ndarray, *, batch_size: int = 1
+def placement_cost(
+    chip: Chip, ops: Workload, mask: np.ndarray, batch_size: int
 ) -> Cost:
-    """Exact cost of a placement; by default of a batch of one, so energy is per image."""
+    """Exact cost of one batch with a placement."""
     masked = ops.masked(jnp.asarray(mask, jnp.float32))
-    return _estimate(spec, masked, batch_size=batch_size)
+    return chip.cost(masked, batch_size=batch_size)
 
 
-def period_and_energy(cost: Cost) -> tuple[float, float]:
-    """`period_s` and `energy_j` of a stack's cost, as numbers."""
-    assert cost.period_s is not None  # a pipeline has one
-    return float(cost.period_s), float(cost.energy_j)
-
-
-_estimate = jax.jit(reram_gpu.estimate, static_argnames=("batch_size",))
+def image_costs(cost: Cost, batch_size: int) -> dict[str, float]:
+    """`period_s` and `energy_j` of one image, given the cost of its batch."""
+    period_s = cost.latency_s / batch_size if cost.period_s is None else cost.period_s
+    return {"period_s": float(period_s), "energy_j": float(cost.energy_j) / batch_size}
 
 
 def standard_error(values: tuple[float, ...]) -> float | None:

@@ -1,4 +1,4 @@
-"""Trains placements of one network from given seeds, and costs them on the stack."""
+"""Trains placements of one network from given seeds, and costs them on the chip."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from codesign.hardware.reram_gpu import ReramGpuSpec
+from codesign.hardware import Chip, Cost
 from codesign.objective import Design
 from codesign.records import read_metrics
 from codesign.report import format_mask, format_percent
@@ -14,8 +14,8 @@ from codesign.search import Trial, points
 from codesign.studies.deeptrain.placement_result import (
     PlacementRow,
     found_status,
-    period_and_energy,
-    stack_cost,
+    image_costs,
+    placement_cost,
 )
 from codesign.studies.deeptrain.placement_settings import PlacementConfig
 from codesign.studies.frame import Job
@@ -27,17 +27,29 @@ _KEY = ("network", "placement", "seed", "epoch")  # of a line of metrics.jsonl
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A network that was checked against data and stack, ready to be trained."""
+    """A network that was checked against data and chip, ready to be trained."""
 
     name: str
     trainer: Trainer
     ops: Workload
-    spec: ReramGpuSpec
+    chip: Chip
 
-    def costs(self, x: np.ndarray) -> dict[str, float]:
-        """Period and energy of one image with the placement `x` `[C]`."""
-        period_s, energy_j = period_and_energy(stack_cost(self.spec, self.ops, x))
-        return {"period_s": period_s, "energy_j": energy_j}
+    def design(self, x: np.ndarray) -> Design:
+        """The placement `x` `[C]` on the chip."""
+        return Design(bn_mask=jnp.asarray(x, jnp.float32), chip=self.chip.spec)
+
+    def cost(self, x: np.ndarray) -> Cost:
+        """Exact cost of a batch with the placement `x` `[C]`."""
+        batch_size = self.trainer.config.batch_size
+        return placement_cost(self.chip, self.ops, x, batch_size)
+
+    def costs(self, x: np.ndarray) -> dict[str, float | bool]:
+        """Period and energy of one image with the placement, and if a limit is passed."""
+        cost = self.cost(x)
+        found: dict = image_costs(cost, self.trainer.config.batch_size)
+        if cost.feasible is not None and not cost.feasible:
+            found["feasible"] = False
+        return found
 
 
 class Runs:
@@ -86,7 +98,7 @@ class Runs:
 
         on_phase()
         result = prepared.trainer.train(
-            Design(bn_mask=jnp.asarray(x, jnp.float32), chip=prepared.spec),
+            prepared.design(x),
             seed=seed,
             store=self._store(x, seed),
             checkpoint_every_s=config.checkpoint_every_s,
@@ -103,7 +115,7 @@ class Runs:
     def row(self, x: np.ndarray, trial: Trial | None) -> PlacementRow:
         """Trains a placement from every seed; the search's own trial is the first."""
         config, prepared = self._config, self._prepared
-        statuses, validation, test, histories = [], [], [], []
+        statuses, validation, test, histories, observed = [], [], [], [], []
         for seed in range(config.seed, config.seed + config.num_seeds):
             if trial is not None and seed == config.seed:
                 statuses.append(found_status(trial))
@@ -112,6 +124,7 @@ class Runs:
                     histories[-1] = trial.metrics["history"]
                     validation.append(trial.value)
                     test.append(trial.metrics["test_accuracy"])
+                    observed.append(trial.metrics.get("observed"))
                 continue
             result = self.train(x, seed)
             statuses.append(result.status)
@@ -119,8 +132,10 @@ class Runs:
             if result.status != "diverged":
                 validation.append(result.validation_accuracy)
                 test.append(result.test_accuracy)
-        batch_size = config.train.batch_size
-        batch = stack_cost(prepared.spec, prepared.ops, x, batch_size=batch_size)
+                observed.append(result.state.observed[2])
+        known = [each for each in observed if each is not None]
+        cost = prepared.cost(x)
+        norms = prepared.ops.masked(jnp.asarray(x, jnp.float32)).select("norm")
         num_steps = prepared.trainer.steps_per_epoch * config.train.epochs
         return PlacementRow(
             mask=x,
@@ -128,8 +143,11 @@ class Runs:
             validation=tuple(validation),
             test=tuple(test),
             history=tuple(histories[0]),
-            cost=stack_cost(prepared.spec, prepared.ops, x),
-            training_time_s=float(batch.latency_s) * num_steps,
+            cost=cost,
+            batch_size=config.train.batch_size,
+            training_time_s=float(cost.latency_s) * num_steps,
+            bn_elements=float(norms.elements.sum()),
+            step_costs=prepared.trainer.step_costs(prepared.design(x), known),
         )
 
     def log(self, x: np.ndarray, text: str) -> None:

@@ -87,9 +87,9 @@ def search(config: PlacementConfig, prepared: Prepared, job: Job) -> PlacementRe
                 )
     traces = [t.metrics["num_step_traces"] for t in trained(study.trials)]
     return PlacementResult(
-        network_name=prepared.name,
+        network=network,
         ops=prepared.ops,
-        spec=prepared.spec,
+        chip=prepared.chip,
         trials=study.trials,
         rows=rows,
         doubt=doubt,
@@ -143,6 +143,7 @@ def evaluate(
         runs.log(x, f"failed: {result.reason}")
     else:
         metrics["test_accuracy"] = result.test_accuracy
+        metrics["observed"] = np.asarray(result.state.observed[2], float).tolist()
         study.tell(x, result.validation_accuracy, metrics=metrics)
         note = " (stopped: still at chance)" if result.status == "at_chance" else ""
         runs.log(
@@ -181,8 +182,11 @@ def why_not(all_bn: PlacementRow, trainer: Trainer) -> str:
 
 
 def valid(trials: list[Trial], reference: float) -> list[Trial]:
-    """Trials within tolerance of a validation accuracy, the best on the chip first."""
-    found, remaining = [], list(trials)
+    """Trials within tolerance of a validation accuracy, the best on the chip first.
+
+    Those that the chip cannot run are left out.
+    """
+    found, remaining = [], [t for t in trials if t.metrics.get("feasible", True)]
     while remaining:
         choice = pareto.choose(
             np.array([t.value for t in remaining], float),

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from codesign import data, models
-from codesign.hardware import reram_gpu
+from codesign.hardware import chips
 from codesign.models.layers import INITIALISATIONS
 from codesign.records.settings import setting
 from codesign.studies import frame
@@ -23,7 +23,9 @@ class PlacementConfig(frame.Config):
     networks: tuple[str, ...] = setting(
         ("vgg11",), "Networks, searched in turn.", distinct=True, flag="network"
     )
-    dataset: str = setting("digits", "Data set.", one_of=data.DATASETS, flag="data")
+    dataset: str = setting(
+        "digits", f"Data set: {', '.join(data.DATASETS)}.", flag="data"
+    )
     width: float = setting(0.25, "Channel multiplier.", above=0, most=100)
     image_size: int = setting(32, "Height and width of images.", least=8, most=4096)
     initialisation: str = setting(
@@ -54,8 +56,13 @@ class PlacementConfig(frame.Config):
     warm_start: str | None = setting(
         None, "journal.jsonl of another search, whose three best come first."
     )
-    num_reram_tiers: int = setting(3, "R of the stack.")
-    num_gpu_tiers: int = setting(1, "G of the stack.")
+    chip: str = setting(
+        "deeptrain:3R1G",
+        "Chip: `deeptrain:3R1G`, `roofline:Titan Xp`, `memory:A100`, ...",
+    )
+    brought: str | None = setting(
+        None, "Digests of a caller's own network, data and chip.", flag=None
+    )
     num_seeds: int = setting(
         3, "Runs behind each final accuracy.", least=1, grows=True, flag="seeds"
     )
@@ -72,17 +79,21 @@ class PlacementConfig(frame.Config):
         """Where a network's journal and checkpoints are."""
         return workdir / network if len(self.networks) > 1 else workdir
 
-    @property
-    def stack(self) -> str:
-        """Tiers as they are written: 3R1G."""
-        return f"{self.num_reram_tiers}R{self.num_gpu_tiers}G"
-
     def check(self) -> None:
         if self.num_evaluations < 3:
             raise ValueError(
                 f"`num_evaluations` must be >= 3, got {self.num_evaluations}: All-BN, "
                 "No-BN and one candidate."
             )
+        brought = self.brought or ""
+        if "dataset" not in brought and self.dataset not in data.DATASETS:
+            raise ValueError(
+                f"`dataset` (={self.dataset!r}) must be one of {list(data.DATASETS)}."
+            )
+        if "chip" not in brought:
+            chips.by_name(self.chip)
+        if "network" in brought:
+            return
         for name in self.networks:
             models.create(
                 name,
@@ -90,7 +101,6 @@ class PlacementConfig(frame.Config):
                 width=self.width,
                 initialisation=self.initialisation,
             )
-        reram_gpu.deeptrain(self.num_reram_tiers, self.num_gpu_tiers)
 
 
 _CIFAR_TRAIN = TrainConfig(epochs=8, learning_rate=0.05, weight_decay=5e-4)

@@ -23,7 +23,7 @@ def co_jitted_step(width: float, repeats: int, seed: int) -> list[Quantity]:
     state = jax.jit(lambda: init_state(network, optimizer, jnp.uint32(seed)))()
     images = jax.random.randint(jax.random.key(seed), (64, 32, 32, 3), 0, 256)
     batch = (images.astype(jnp.uint8), jnp.arange(64, dtype=jnp.int32) % 10)
-    design = Design(bn_mask=network.mask((5, 7)), chip=reram_gpu.deeptrain(3, 1))
+    design = Design(bn_mask=network.mask(("C5", "C7")), chip=reram_gpu.deeptrain(3, 1))
     costs = chip_costs(ops, reram_gpu.estimate, batch_size=64, relax=smooth(0.1))
     alone = jax.jit(lambda design: (costs(design), jax.jacrev(costs)(design)))
 

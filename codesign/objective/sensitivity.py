@@ -1,0 +1,107 @@
+"""What a little more of each knob changes: smooth slopes beside exact secants."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from codesign.hardware.chip import Chip
+from codesign.hardware.cost import Cost
+from codesign.hardware.spec import Knob, knobs
+from codesign.objective.design import Design
+from codesign.types import Array, Scalar
+from codesign.workload.graph import Workload
+
+_FACTOR = {False: 1.01, True: 1.5}  # of what varies smoothly, and of a count
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """How the costs answer to one knob, as elasticities d ln(cost) / d ln(knob).
+
+    An elasticity of -0.5 says that 1 % more of the knob saves half a percent. It is 0 for
+    a cost that is 0, such as the violation of limits that are all kept.
+
+    Attributes:
+        knob: Of the chip.
+        smooth: By cost, of the smooth model: what a gradient step follows.
+        exact: By cost, of the exact model: the secant from 1 / 1.01 to 1.01 times the
+            knob, or from 1 / 1.5 to 1.5 times a count.
+    """
+
+    knob: Knob
+    smooth: dict[str, float]
+    exact: dict[str, float]
+
+
+def sensitivities(
+    chip: Chip,
+    workload: Workload,
+    costs: Mapping[str, Scalar],
+    gradients: Mapping[str, Design],
+    *,
+    batch_size: int,
+    names: Sequence[str],
+) -> list[Sensitivity]:
+    """Holds a co-jitted step's gradients by the chip against the exact model.
+
+    Args:
+        chip: At the design that the gradients are of.
+        workload: Ops of one example, masked by that design.
+        costs, gradients: Of the smooth model, as `training.StepCosts` has them.
+        batch_size: Inputs between two weight updates.
+        names: Costs to look at, such as `energy_j`.
+    """
+    found = []
+    leaves, structure = jax.tree.flatten(chip.spec)
+    by_leaf = {name: jax.tree.leaves(gradients[name].chip) for name in names}
+    for knob in knobs(chip.spec):
+        factor = _FACTOR[knob.is_count]
+
+        def moved(by: float, knob: Knob = knob) -> Cost:
+            changed = jnp.asarray(leaves[knob.leaf]).at[knob.index].multiply(by)
+            spec = [*leaves[: knob.leaf], changed, *leaves[knob.leaf + 1 :]]
+            spec = jax.tree.unflatten(structure, spec)
+            return chip.cost_at(spec, workload, batch_size=batch_size)
+
+        low, high = moved(1 / factor).scalars(), moved(factor).scalars()
+        found.append(
+            Sensitivity(
+                knob,
+                {
+                    name: _elasticity(
+                        float(np.asarray(by_leaf[name][knob.leaf])[knob.index]),
+                        knob.value,
+                        float(costs[name]),
+                    )
+                    for name in names
+                },
+                {name: _secant(low[name], high[name], factor) for name in names},
+            )
+        )
+    return found
+
+
+def toggled(
+    chip: Chip, workload: Workload, bn_mask: Array, *, batch_size: int
+) -> list[Cost]:
+    """[C] exact costs with each site's batch norm taken out, or put in where it is out."""
+    found = []
+    for site in range(len(bn_mask)):
+        mask = jnp.asarray(bn_mask, jnp.float32)
+        mask = mask.at[site].set(1 - mask[site])
+        found.append(chip.cost(workload.masked(mask), batch_size=batch_size))
+    return found
+
+
+def _elasticity(slope: float, value: float, cost: float) -> float:
+    return slope * value / cost if cost else 0.0
+
+
+def _secant(low: Scalar, high: Scalar, factor: float) -> float:
+    if not (low > 0 and high > 0):
+        return 0.0
+    return (math.log(high) - math.log(low)) / (2 * math.log(factor))
