@@ -30,12 +30,13 @@ class StepCosts:
 
 
 def flat(metrics: PyTree) -> Array:
-    """[K] all of a step's metrics but its loss; [0] without a chip."""
-    return ravel_pytree({name: metrics[name] for name in _KEPT if name in metrics})[0]
+    """[K] all of a step's metrics, the loss first; [1] without a chip."""
+    rest = ravel_pytree({name: metrics[name] for name in _KEPT if name in metrics})[0]
+    return jnp.append(metrics["loss"], rest)
 
 
 def shapes(chip_costs: Callable | None, design: Any) -> PyTree:
-    """Zeros of the shapes of what `flat` takes; nothing without a chip."""
+    """Zeros of the shapes of all that `flat` takes but the loss."""
     if chip_costs is None:
         return {}
     costs = jax.tree.map(lambda _: jnp.zeros(()), jax.eval_shape(chip_costs, design))
@@ -49,4 +50,4 @@ def unflat(values: Array, like: PyTree) -> StepCosts | None:
     """Undoes `flat`, given `values` [K] and `shapes`; None without a chip."""
     if not like:
         return None
-    return StepCosts(**ravel_pytree(like)[1](jnp.asarray(values)))
+    return StepCosts(**ravel_pytree(like)[1](jnp.asarray(values)[1:]))

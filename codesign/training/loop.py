@@ -229,7 +229,7 @@ class Trainer:
         tell_epoch = on_epoch or (lambda *_: None)
         tell_phase = on_phase or (lambda _: None)
         observed = self._shapes(design)
-        num_observed = sum(leaf.size for leaf in jax.tree.leaves(observed))
+        num_observed = 1 + sum(leaf.size for leaf in jax.tree.leaves(observed))
         state = self._init(np.uint32(seed), num_observed)
         run = _Run(seed, state, design, store, checkpoint_every_s)
         if on_step is None and not _are_equal(run.design, design):
@@ -301,14 +301,13 @@ class Trainer:
         """Measures the accuracy, and returns the epoch's entry of the history."""
         entry = {
             "epoch": len(run.history) + 1,
-            "loss": float(run.state.loss_sum) / self.steps_per_epoch,
+            "loss": float(run.state.observed[1, 0]) / self.steps_per_epoch,
             "validation_accuracy": self.accuracy(run.state, run.design, "validation"),
         }
         run.history.append(entry)
         last, total, _ = run.state.observed
         run.state = dataclasses.replace(
             run.state,
-            loss_sum=jnp.float32(0),
             observed=jnp.stack(
                 [last, jnp.zeros_like(total), total / self.steps_per_epoch]
             ),
@@ -368,7 +367,7 @@ class Trainer:
         Of the first 256 training images and the variables that a run from `seed` starts
         with; see `health.make_gradient_health`. It costs about one large step.
         """
-        state = self._init(np.uint32(seed), 0)
+        state = self._init(np.uint32(seed), 1)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         images = normalise(
             self._images[:_HEALTH_IMAGES], self.dataset.mean, self.dataset.std

@@ -18,10 +18,9 @@ class TrainState:
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
-    loss_sum: Array  # [] float32, over the steps of the current epoch
     bad_step: Array  # [] int32, first step with a non-finite loss or gradient, or -1
-    # [3, K] of the K numbers that a step says of its design: the last step's, their sum
-    # over the current epoch, their mean over the last one; K = 0 without a chip
+    # [3, K] of a step's loss and, with a chip, of all that it says of its design: of the
+    # last step, summed over the current epoch, and the mean of the last whole one
     observed: Array
 
     def key(self) -> Array:
@@ -33,7 +32,7 @@ def init_state(
     network: Network,
     optimizer: optax.GradientTransformation,
     seed: Array | int,
-    num_observed: int = 0,
+    num_observed: int = 1,
 ) -> TrainState:
     """Fresh parameters and statistics drawn from `seed`; K = `num_observed`."""
     # Steps fold in 0, 1, ...: the initial draw takes the last number.
@@ -45,7 +44,6 @@ def init_state(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
-        loss_sum=jnp.float32(0),
         bad_step=jnp.int32(-1),
         observed=jnp.zeros((3, num_observed), jnp.float32),
     )

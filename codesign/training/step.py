@@ -73,7 +73,6 @@ def make_step(
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            loss_sum=state.loss_sum + loss,
         )
         new = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)
         first_bad = jnp.where(good | (state.bad_step >= 0), state.bad_step, state.step)

@@ -155,7 +155,7 @@ def test_one_program_serves_all_placements():
     apply = jax.jit(chex.assert_max_traces(network.apply, 1), static_argnames="train")
     outputs = [
         apply(variables, images, network.mask(sites), train=True)[0]
-        for sites in ((), (1,), (5, 7), tuple(range(1, 9)))
+        for sites in ((), (0,), ("C5", "C7"), tuple(range(8)))
     ]
     assert len({float(out.sum()) for out in outputs}) == 4
 
@@ -168,7 +168,7 @@ def test_each_site_acts_on_the_output(name):
     images = _images(network)
     apply = jax.jit(network.apply, static_argnames="train")
     none, _ = apply(variables, images, network.mask(()), train=True)
-    for site in range(1, network.num_sites + 1):
+    for site in range(network.num_sites):
         one, _ = apply(variables, images, network.mask((site,)), train=True)
         assert not np.array_equal(one, none), site
 
@@ -231,8 +231,15 @@ def test_a_mask_of_the_wrong_length_is_refused(length):
 
 
 def test_mask_refuses_a_site_that_does_not_exist():
-    with pytest.raises(ValueError, match=r"1\.\.8, got 9"):
-        _network().mask((9,))
+    for site in (8, -1, "C0", "C9", "conv1", "c1"):
+        with pytest.raises(ValueError, match=rf"{site!r}; .*0 to 7, or C1 to C8"):
+            _network().mask((0, site))
+
+
+def test_sites_count_from_0_and_have_the_papers_names():
+    network = _network()
+    np.testing.assert_array_equal(network.mask((0, 7)), [1, 0, 0, 0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(network.mask(("C5", "C7")), network.mask((4, 6)))
 
 
 def test_paper_placements():
@@ -244,13 +251,13 @@ def test_paper_placements():
 def test_a_network_of_ones_own_is_created_by_name(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
-    @models.register("lenet", title="LeNet", num_sites=2, paper_sites=(1,))
+    @models.register("lenet", title="LeNet", num_sites=2, paper_sites=("C1",))
     class LeNet(nn.Module):
         num_classes: int
         num_filters: int = 6
 
     network = models.create("lenet", image_shape=(28, 28, 1), num_filters=8)
-    assert network == models.Network(LeNet(10, 8), 2, (28, 28, 1), 10, (1,))
+    assert network == models.Network(LeNet(10, 8), 2, (28, 28, 1), 10, ("C1",), "lenet")
     with pytest.raises(ValueError, match="`num_filters` must be at least 1, got 0"):
         models.create("lenet", num_filters=0)
     with pytest.raises(ValueError, match=r"no `width`.*'image_shape', 'num_filters'"):
