@@ -75,7 +75,9 @@ class Study:
             noisy: Whether a point may be told more than once with different values.
             exclusive: Whether the caller sees to it that nobody else uses the journal.
                 Then every trial that is under way when it is opened is lost, wherever
-                it ran, this process included, and is handed out again at once.
+                it ran, this process included, and is handed out again at once; and
+                studies of this journal that this process opened before, as an earlier
+                run of a notebook's cell did, write no more.
 
         Raises:
             ValueError: If a setting is out of range, or differs from the journal's.
@@ -108,7 +110,7 @@ class Study:
         self._journal: Journal = (
             MemoryJournal()
             if journal is None
-            else FileJournal(journal, header, recover=recover)
+            else FileJournal(journal, header, recover=recover, exclusive=exclusive)
         )
         self._orphans: set[str] = set()  # under way when an exclusive study was opened
         if exclusive:

@@ -193,7 +193,7 @@ class Study(Generic[_Config, _Found]):
 
             @functools.cache
             def lock() -> None:
-                held.callback(folders.lock(folder).release)
+                folders.lock(folder, held)
                 self._check_folder(config, folder)
 
             if folder.exists():
