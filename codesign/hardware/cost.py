@@ -1,7 +1,15 @@
 """What a chip charges for one training iteration."""
 
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from codesign import units
+from codesign.records import html
 from codesign.types import Array, Scalar
 
 
@@ -24,3 +32,74 @@ class Cost:
     # [] 0 if feasible; 0.5 where a design needs 1.5 times what a limit allows
     violation: Scalar | None = None
     breakdown: dict[str, Array] = struct.field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """Fields and parts in a notebook; also of a cost that is traced or vmapped."""
+        values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)][
+            :-1
+        ]
+        fields = [(name, _text(name, x)) for name, x in values if x is not None]
+        made = html.table(["Cost", "Value"], fields, sides=["left", "right"])
+        if not isinstance(self.breakdown, dict) or not self.breakdown:
+            return html.notebook(made)
+        batch = np.ndim(_array(self.latency_s))  # axes that a vmap has put in front
+        parts = [_part(name, x, batch) for name, x in self.breakdown.items()]
+        sides = ["left", "right", "right"]
+        return html.notebook(
+            made, html.table(["Breakdown", "Sum", "Length"], parts, sides=sides)
+        )
+
+
+_UNITS = {"s": "s", "j": "J", "m2": "m2", "bytes": "B", "w": "W", "c": "°C"}
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """The numbers of a leaf, or None where it has none to show, as a tracer."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # for one, a donated array
+        return None
+    if array.dtype == bool:
+        return array
+    real = any(
+        jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating)
+    )
+    return array.astype(float) if real else None
+
+
+def _text(name: str, value: Any) -> str:
+    """One number with its unit; of several the least and the most, and how many."""
+    array = _array(value)
+    if array is None:
+        shape = getattr(value, "shape", None)
+        kind = "traced" if isinstance(value, jax.core.Tracer) else type(value).__name__
+        return kind if shape is None else f"{kind} {[*shape]}"
+    if array.size == 0:
+        return f"none {[*array.shape]}"
+    if array.dtype == bool:
+        if array.ndim:
+            return f"{int(array.sum()):,} of {array.size:,}"
+        return "yes" if array else "no"
+    unit = _UNITS.get(name.rpartition("_")[2], "")
+    least, most = _number(array.min(), unit), _number(array.max(), unit)
+    if array.ndim == 0:
+        return most
+    return f"{least} … {most} {[*array.shape]}"
+
+
+def _number(value: float, unit: str) -> str:
+    if unit and not units.takes_prefix(unit):
+        return f"{units.number(float(value))} {unit}"
+    return units.si(float(value), unit)
+
+
+def _part(name: str, value: Any, batch: int) -> tuple[str, str, str]:
+    """Name, sum over stages or ops, and how many these are."""
+    array = _array(value)
+    if array is None or array.ndim <= batch:
+        return name, _text(name, value), ""
+    axes = tuple(range(batch, array.ndim))
+    length = "×".join(f"{each:,}" for each in array.shape[batch:])
+    return name, _text(name, array.sum(axes)), length
