@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from codesign import units
 from codesign.records import html
@@ -42,7 +42,7 @@ class Cost:
         made = html.table(["Cost", "Value"], fields, sides=["left", "right"])
         if not isinstance(self.breakdown, dict) or not self.breakdown:
             return html.notebook(made)
-        batch = np.ndim(_array(self.latency_s))  # axes that a vmap has put in front
+        batch = getattr(self.latency_s, "ndim", 0)  # axes that a vmap has put in front
         parts = [_part(name, x, batch) for name, x in self.breakdown.items()]
         sides = ["left", "right", "right"]
         return html.notebook(
@@ -55,7 +55,7 @@ _UNITS = {"s": "s", "j": "J", "m2": "m2", "bytes": "B", "w": "W", "c": "°C"}
 
 def _array(value: Any) -> np.ndarray | None:
     """The numbers of a leaf, or None where it has none to show, as a tracer."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return None
     try:
         array = np.asarray(value)
@@ -74,7 +74,7 @@ def _text(name: str, value: Any) -> str:
     array = _array(value)
     if array is None:
         shape = getattr(value, "shape", None)
-        kind = "traced" if isinstance(value, jax.core.Tracer) else type(value).__name__
+        kind = "traced" if isinstance(value, Tracer) else type(value).__name__
         return kind if shape is None else f"{kind} {[*shape]}"
     if array.size == 0:
         return f"none {[*array.shape]}"

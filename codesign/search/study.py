@@ -18,7 +18,7 @@ from codesign.records.journal import (
     read_header,
 )
 from codesign.search import checks, cpu, points, thompson, worker
-from codesign.search.trials import Trial, TrialTable
+from codesign.search.trials import Trial, TrialTable, to_html
 
 DAY_S = 86400.0
 MAX_VARIABLES = 128  # 8256 coefficients
@@ -164,6 +164,9 @@ class Study:
                 f"`trial` (number {trial.number}) is {trial.status} and has no value yet."
             )
         return trial.value - self._penalty * int(trial.x.sum())
+
+    def _repr_html_(self) -> str:
+        return to_html(self.trials, self.best, self.penalised)
 
     def observations(self) -> tuple[np.ndarray, np.ndarray]:
         """What the surrogate sees: x `[N, C]` int8 and y `[N]`, without the penalty."""

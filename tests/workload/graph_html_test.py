@@ -1,5 +1,7 @@
 """What a notebook shows of a workload."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -66,7 +68,7 @@ def test_traced_ones_are_shown_too(transform):
     ops, shown = graphs.chain(), []
 
     def look(scale):
-        shown.append(ops.replace(macs=ops.macs * scale)._repr_html_())
+        shown.append(dataclasses.replace(ops, macs=ops.macs * scale)._repr_html_())
         return scale
 
     transform(look)(jnp.ones(3))
