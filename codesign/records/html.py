@@ -83,6 +83,11 @@ def _row(cells: Sequence[str], look: str, sides: Sequence[str]) -> Markup:
     return Markup("").join([*written, Markup("</tr>")])
 
 
+def title(text: str) -> Markup:
+    """A heading above tables."""
+    return Markup("<p><strong>{}</strong></p>").format(text)
+
+
 def notebook(*parts: str) -> str:
     """What `_repr_html_` returns: tables, and plain texts as paragraphs.
 

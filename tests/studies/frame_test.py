@@ -16,8 +16,9 @@ import pytest
 from absl import logging
 
 from codesign.records import read_metrics, workdir
-from codesign.report import Results
+from codesign.report import Quantities, Results, Table
 from codesign.studies import frame
+from tests.records.html_test import EVIL, Reader
 from tests.studies import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,6 +77,41 @@ def test_a_run_writes_everything_and_a_second_one_measures_nothing(
         repr(each) for each in found.values()
     ]
     assert Results.read(tmp_path / "results.json").quantities == results.quantities
+
+
+def test_a_notebook_sees_tables_numbers_and_figures(tmp_path):
+    found = toy.STUDY.run(_QUICK, workdir=tmp_path)
+    assert found == {(2, 0): toy.Power(4), (3, 0): toy.Power(9)}
+    assert json.dumps(found.report.quantities[0].to_dict())
+    assert isinstance(found.report.quantities, Quantities)
+    assert [table.title for table in found.report.tables] == [
+        "Powers", "Published numbers and ours"
+    ]  # fmt: skip
+    rows = Reader(found._repr_html_()).rows
+    assert ["3", "9"] in rows
+    assert rows[-2][:3] == ["three, raised", "9", "9"]
+    assert "2 powers." in found._repr_html_()
+    assert "Figures: powers" in found._repr_html_()
+    (figure,) = found.figures.values()
+    assert found.figures["powers"] is figure
+    assert figure._repr_png_() == (tmp_path / "powers.png").read_bytes()
+    figure.drawn.axes[0].set_title("mine")  # Matplotlib's own
+    # It is none of pyplot's, which would draw it once more below the cell.
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_a_study_says_nothing_in_html(tmp_path):
+    config = _change(preset=EVIL)
+    study = dataclasses.replace(
+        toy.STUDY,
+        report=lambda config, found: frame.Report(
+            title=EVIL, summary=EVIL, shown=[Table(EVIL, [EVIL], [(EVIL,)])]
+        ),
+    )
+    page = study.run(config, workdir=tmp_path)._repr_html_()
+    assert "script" not in Reader(page).tags
+    assert page.count("&lt;script&gt;") == 5
 
 
 def test_kill_9_loses_the_unit_under_way_only(tmp_path):
