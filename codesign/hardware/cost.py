@@ -86,7 +86,8 @@ def _text(name: str, value: Any) -> str:
     least, most = _number(array.min(), unit), _number(array.max(), unit)
     if array.ndim == 0:
         return most
-    return f"{least} … {most} {[*array.shape]}"
+    both = least if least == most else f"{least} … {most}"
+    return f"{both} {[*array.shape]}"
 
 
 def _number(value: float, unit: str) -> str:

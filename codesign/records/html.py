@@ -13,7 +13,7 @@ _STYLE = Markup("""<style>
 .codesign caption { text-align: left; font-weight: 600; color: inherit; padding: .3em 0; }
 .codesign tr, .codesign tbody tr:nth-child(n) { background: none; }
 .codesign th, .codesign td { text-align: left; vertical-align: top; border: none;
-  padding: .25em .8em; white-space: nowrap; max-width: none; }
+  padding: .25em .6em; white-space: nowrap; max-width: none; }
 .codesign td.long, .codesign tfoot td { white-space: normal; max-width: 32em;
   overflow-wrap: anywhere; }
 .codesign .right { text-align: right; } .codesign .center { text-align: center; }

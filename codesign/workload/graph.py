@@ -208,7 +208,8 @@ class Workload:
         ]
         owners = {op.parameters or op.name: i for i, op in enumerate(self.ops)}
         total = sum(weights[i] for i in owners.values())
-        found = units.si(sum(macs), ""), units.si(total, ""), str(self.num_sites)
+        sites = f"{self.num_sites} in all" if self.num_sites else ""
+        found = units.si(sum(macs), ""), units.si(total, ""), sites
         note = ["Weights that ops share are counted once in the sum."]
         return html.notebook(
             html.table(

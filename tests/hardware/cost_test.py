@@ -43,6 +43,7 @@ def test_fields_with_their_units_and_parts_with_their_sums():
 def test_vmapped_over_designs():
     def estimate(scale):
         return Cost(latency_s=scale * 1e-6, energy_j=1.0 * scale, feasible=scale < 2,
+                    violation=0.0 * scale,
                     breakdown={"op_s": scale * jnp.array([1e-6, 2e-6]),
                                "num_stages": scale})  # fmt: skip
 
@@ -51,6 +52,7 @@ def test_vmapped_over_designs():
         ["latency_s", "1 µs … 3 µs [3]"],
         ["energy_j", "1 J … 3 J [3]"],
         ["feasible", "1 of 3"],
+        ["violation", "0 [3]"],
         ["Breakdown", "Sum", "Length"],
         ["num_stages", "1 … 3 [3]", ""],
         ["op_s", "3 µs … 9 µs [3]", "2"],

@@ -22,7 +22,7 @@ def test_ops_and_sums_by_hand():
         ["a", "dense", "8 → 8", "64", "64", ""],
         ["r", "activation relu", "8 → 8", "", "", ""],
         ["b", "dense", "8 → 4", "32", "32", ""],
-        ["Sum", "", "", "96", "96", "0"],
+        ["Sum", "", "", "96", "96", ""],
     ]
 
 
@@ -34,7 +34,7 @@ def test_norms_have_their_site_and_loops_their_runs():
     _, first, second, total = _rows(build([norm, product], inputs=[(4, 4, 8)]))
     assert first == ["n", "norm", "4×4×8 → 4×4×8", "", "16", "0"]  # scale and bias
     assert second == ["p", "matmul", "→ 2", "25 k", "", ""]
-    assert total == ["Sum", "", "", "25 k", "16", "1"]
+    assert total == ["Sum", "", "", "25 k", "16", "1 in all"]
 
 
 def test_shared_weights_count_once_in_the_sum():
@@ -76,4 +76,4 @@ def test_traced_ones_are_shown_too(transform):
 
 
 def test_an_empty_one():
-    assert _rows(build([]))[1:] == [["Sum", "", "", "0", "0", "0"]]
+    assert _rows(build([]))[1:] == [["Sum", "", "", "0", "0", ""]]
