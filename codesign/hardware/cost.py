@@ -1,8 +1,15 @@
 """What a chip charges for one training iteration."""
 
-import jax.numpy as jnp
-from flax import struct
+import dataclasses
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.core import Tracer
+
+from codesign import units
+from codesign.records import html
 from codesign.types import Array, Scalar
 
 
@@ -39,8 +46,72 @@ class Cost:
         values = {name: getattr(self, name) for name in _SCALARS}
         return {name: value for name, value in values.items() if value is not None}
 
+    def _repr_html_(self) -> str:
+        """Fields and parts in a notebook; also of a cost that is traced or vmapped."""
+        names = [field.name for field in dataclasses.fields(self)][:-1]
+        values = {name: getattr(self, name) for name in names}
+        if None not in map(_array, (self.latency_s, self.energy_j)):
+            values["power_w"] = self.power_w
+        fields = [(n, _text(n, x)) for n, x in values.items() if x is not None]
+        made = html.table(["Cost", "Value"], fields, sides=["left", "right"])
+        if not isinstance(self.breakdown, dict) or not self.breakdown:
+            return html.notebook(made)
+        batch = getattr(self.latency_s, "ndim", 0)  # axes that a vmap has put in front
+        parts = [_part(name, x, batch) for name, x in self.breakdown.items()]
+        sides = ["left", "right", "right"]
+        return html.notebook(
+            made, html.table(["Breakdown", "Sum", "Length"], parts, sides=sides)
+        )
+
 
 _SCALARS = (
     *("latency_s", "energy_j", "power_w", "period_s", "area_m2", "traffic_bytes"),
     *("data_lifetime_s", "endurance_trainings", "temperature_c", "violation"),
 )
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """The numbers of a leaf, or None where it has none to show, as a tracer."""
+    if isinstance(value, Tracer):
+        return None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # for one, a donated array
+        return None
+    if array.dtype == bool:
+        return array
+    real = any(
+        jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating)
+    )
+    return array.astype(float) if real else None
+
+
+def _text(name: str, value: Any) -> str:
+    """One number with its unit; of several the least and the most, and how many."""
+    array = _array(value)
+    if array is None:
+        shape = getattr(value, "shape", None)
+        kind = "traced" if isinstance(value, Tracer) else type(value).__name__
+        return kind if shape is None else f"{kind} {[*shape]}"
+    if array.size == 0:
+        return f"none {[*array.shape]}"
+    if array.dtype == bool:
+        if array.ndim:
+            return f"{int(array.sum()):,} of {array.size:,}"
+        return "yes" if array else "no"
+    unit = units.of_name(name)
+    least, most = (units.quantity(float(x), unit) for x in (array.min(), array.max()))
+    if array.ndim == 0:
+        return most
+    both = least if least == most else f"{least} … {most}"
+    return f"{both} {[*array.shape]}"
+
+
+def _part(name: str, value: Any, batch: int) -> tuple[str, str, str]:
+    """Name, sum over stages or ops, and how many these are."""
+    array = _array(value)
+    if array is None or array.ndim <= batch:
+        return name, _text(name, value), ""
+    axes = tuple(range(batch, array.ndim))
+    length = "×".join(f"{each:,}" for each in array.shape[batch:])
+    return name, _text(name, array.sum(axes)), length

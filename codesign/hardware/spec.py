@@ -9,13 +9,10 @@ import numpy as np
 from flax import struct
 from jax.core import Tracer
 
+from codesign import units
+
 _Spec = TypeVar("_Spec")
 _SHARES = ("utilisation", "efficiency")  # fields with such an ending are at most 1
-_UNITS = {  # by the ending of a name
-    **{"_bytes_per_s": "B/s", "_per_s": "1/s", "_per_byte": "1/B", "_hz": "Hz"},
-    **{"_m2_per_byte": "m²/B", "_j_per_byte": "J/B", "_bytes": "B"},
-    **{"_s": "s", "_j": "J", "_w": "W", "_m2": "m²", "_c": "°C"},
-}
 
 
 def count(**field: Any) -> Any:
@@ -54,7 +51,6 @@ def knobs(spec: Any) -> list[Knob]:
     found = []
     for leaf, (path, value) in enumerate(jax.tree_util.tree_leaves_with_path(spec)):
         name = jax.tree_util.keystr(path).lstrip(".")
-        unit = max((e for e in _UNITS if name.endswith(e)), key=len, default="")
         for index in np.ndindex(np.shape(value)):
             where = f"[{', '.join(map(str, index))}]" if index else ""
             found.append(
@@ -63,7 +59,7 @@ def knobs(spec: Any) -> list[Knob]:
                     leaf=leaf,
                     index=index,
                     value=float(np.asarray(value)[index]),
-                    unit=_UNITS.get(unit, ""),
+                    unit=units.of_name(name),
                     is_count=_is_count(spec, path),
                 )
             )

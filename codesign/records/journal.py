@@ -19,6 +19,7 @@ _SUM = b',"sum":"'  # then 16 hexadecimal digits
 _END = re.compile(rb',"sum":"[0-9a-f]{16}"\}')
 _SUM_LENGTH = len(_SUM) + 16 + len(b'"}')
 _LOCK_TIMEOUT_S = 600.0
+_takeovers: dict[str, int] = {}  # how often this process opened a file as its only user
 
 Event = dict[str, Any]
 _REPLAYABLE = ("ask", "enqueue", "tell", "fail", "done")  # in any subset
@@ -100,7 +101,12 @@ class FileJournal:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], header: Event, *, recover: bool = False
+        self,
+        path: str | os.PathLike[str],
+        header: Event,
+        *,
+        recover: bool = False,
+        exclusive: bool = False,
     ):
         """Opens the journal at `path`, or makes one.
 
@@ -110,6 +116,8 @@ class FileJournal:
             recover: Continue a damaged journal from its lines before the damage and the
                 intact results (`tell` and `fail` lines) after it. The damaged file is
                 kept as `<path>.damaged-1` (or 2, ...).
+            exclusive: Take the journal over: what this process opened before, such as
+                in an earlier run of a notebook's cell, reads on and writes no more.
 
         Raises:
             JournalDamaged: If a complete line fails its checksum and not `recover`.
@@ -126,6 +134,8 @@ class FileJournal:
             f"{self._path}.lock", timeout=_LOCK_TIMEOUT_S, thread_local=False
         )
         self._warned_of = b""
+        self._process = os.getpid()
+        self._file = os.path.realpath(self._path)
         self._forget()
         with self.locked():
             if recover:
@@ -134,22 +144,32 @@ class FileJournal:
                 self._replace([self._header])
             self.read()  # for its errors
             self._forget()
+            self._takeover = _takeovers.get(self._file, 0) + exclusive
+            _takeovers[self._file] = self._takeover
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
+        if self._process != os.getpid():  # its lock is that of its parent
+            raise RuntimeError(
+                f"The journal {self._path} was opened before this process was forked; "
+                "open it once more here."
+            )
         with self._thread_lock:
             try:
-                self._file_lock.acquire()
-            except filelock.Timeout as error:
-                raise TimeoutError(
-                    f"The journal {self._path} was locked by another process for "
-                    f"{_LOCK_TIMEOUT_S:.0f} s; end the process that holds "
-                    f"{self._path.name}.lock, if it hangs."
-                ) from error
-            try:
+                self._acquire()
                 yield
-            finally:
+            finally:  # also where an interrupt came right after it was taken
                 self._file_lock.release()
+
+    def _acquire(self) -> None:
+        try:
+            self._file_lock.acquire()
+        except filelock.Timeout as error:
+            raise TimeoutError(
+                f"The journal {self._path} was locked by another process for "
+                f"{_LOCK_TIMEOUT_S:.0f} s; end the process that holds "
+                f"{self._path.name}.lock, if it hangs."
+            ) from error
 
     def read(self) -> tuple[bool, list[Event]]:
         with open(self._path, "rb") as file:
@@ -178,6 +198,11 @@ class FileJournal:
         return restarted, events
 
     def append(self, events: Sequence[Event]) -> None:
+        if self._takeover != _takeovers[self._file]:
+            raise RuntimeError(
+                f"The journal {self._path} was opened again in this process, by one who "
+                "is to be its only user; use the newer object, this one only reads."
+            )
         data = b"".join(_line(self._num_lines + i, e) for i, e in enumerate(events))
         with open(self._path, "r+b", buffering=0) as file:
             file.seek(self._end)

@@ -1,7 +1,10 @@
 """A folder that belongs to one job with one set of settings."""
 
+import contextlib
 import json
+import os
 import pathlib
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,26 +18,51 @@ _OUTPUTS = (
     *("metrics.jsonl", "results.json", "report.html"),
     *("journal.jsonl", "checkpoints"),
 )
+# Locks that this process took, by its id, which a forked child does not share, and folder.
+_ours: weakref.WeakValueDictionary[tuple[int, str], filelock.BaseFileLock] = (
+    weakref.WeakValueDictionary()
+)
 
 
-def lock(workdir: pathlib.Path) -> filelock.BaseFileLock:
-    """Makes `workdir` and keeps a second process out; a process that ends lets go.
+def lock(
+    workdir: pathlib.Path, held: contextlib.ExitStack | None = None
+) -> filelock.BaseFileLock:
+    """Makes `workdir` and keeps a second user out; a process that ends lets go.
+
+    Args:
+        workdir: Folder.
+        held: Lets go when it is closed, wherever an interrupt struck.
+
+    Returns:
+        What to `release`.
 
     Raises:
-        ValueError: If another process works there, or it is a file.
+        ValueError: If another process, or another thread or call of this one, works
+            there, or it is a file.
         OSError: If the folder cannot be made.
     """
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"`workdir` (={workdir}) is a file; name a folder.")
     workdir.mkdir(parents=True, exist_ok=True)
-    found = filelock.FileLock(workdir / ".lock")
+    # Not of one thread: another one asks whether it is taken, and may release it.
+    found = filelock.FileLock(workdir / ".lock", thread_local=False)
+    if held is not None:  # before it is taken, since an interrupt may come right after
+        held.callback(found.release)
+    key = os.getpid(), os.path.realpath(workdir)
     try:
         found.acquire(timeout=0)
     except filelock.Timeout as error:
+        ours = _ours.get(key)
+        if ours is not None and ours.is_locked:
+            raise ValueError(
+                f"`workdir` (={workdir}) is in use by this process, in another thread or "
+                "a call around this one; wait until it ends, or use another `workdir`."
+            ) from error
         raise ValueError(
             f"`workdir` (={workdir}) is in use by another process; wait for it, or use "
             "another `workdir`."
         ) from error
+    _ours[key] = found
     return found
 
 

@@ -11,7 +11,7 @@ from codesign.report.format import (
 )
 from codesign.report.page import Card, Figure, Paragraph, Section, render_page
 from codesign.report.progress import Progress
-from codesign.report.results import Quantity, Results, environment
+from codesign.report.results import Quantities, Quantity, Results, environment
 from codesign.report.table import Column, Row, Table
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Figure",
     "Paragraph",
     "Progress",
+    "Quantities",
     "Quantity",
     "Results",
     "Row",

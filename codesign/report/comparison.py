@@ -61,15 +61,25 @@ def peer(quantity: Quantity) -> str:
 
 
 def table(
-    quantities: Iterable[Quantity], title: str, footnotes: Sequence[str] = ()
+    quantities: Iterable[Quantity],
+    title: str,
+    footnotes: Sequence[str] = (),
+    *,
+    everything: bool = False,
 ) -> Table:
     """Those of the quantities that have a published or an asked number.
 
     A column that is empty throughout is left out, and so is one kind for all: a number
     that a parameter was fitted to is not to be read as one that was measured.
+
+    Args:
+        quantities: In the order of the rows.
+        title, footnotes: Of the table.
+        everything: Show also those without such a number.
     """
-    rows = [q for q in quantities if q.paper is not None or q.asked is not None]
-    targets = all(q.asked is not None for q in rows)
+    held = [q for q in quantities if q.paper is not None or q.asked is not None]
+    rows = [*quantities] if everything else held
+    targets = all(q.asked is not None for q in held)
     columns = {
         "Quantity": [q.title or q.key for q in rows],
         "Ours": list(map(ours, rows)),
@@ -95,7 +105,7 @@ def table(
             *footnotes,
             "Equal: to the digits that are printed, and 5 % off at most. Within: a point "
             "of a percentage, or 1 % of any other number.",
-        ][: len(footnotes) + any(q.asked is None for q in rows)],
+        ][: len(footnotes) + any(q.asked is None for q in held)],
     )
     for row, cells in zip(rows, zip(*shown.values(), strict=True), strict=True):
         made.add(*cells, style="bad" if row.verdict == "missed" else "")

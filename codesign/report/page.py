@@ -42,7 +42,7 @@ class Paragraph:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure with its caption; saved as `name.png`."""
+    """A figure with its caption; saved as `name.png`. `drawn` can be changed further."""
 
     name: str
     drawn: "matplotlib.figure.Figure"
@@ -51,6 +51,12 @@ class Figure:
     @functools.cached_property
     def png(self) -> bytes:
         """The image, drawn when it is first asked for."""
+        from codesign.report import canvas
+
+        return canvas.to_png(self.drawn)
+
+    def _repr_png_(self) -> bytes:
+        """For a notebook: as `drawn` is by now, which is Matplotlib's own figure."""
         from codesign.report import canvas
 
         return canvas.to_png(self.drawn)

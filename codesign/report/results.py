@@ -10,11 +10,15 @@ import pathlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 
+from codesign.records import html
 from codesign.records.files import StrPath, write_atomic
+
+if TYPE_CHECKING:
+    from codesign.report.table import Table
 
 Kind = Literal["measured", "derived", "fitted", "assumed"]
 Number = bool | int | float
@@ -155,6 +159,22 @@ class Quantity:
         return cls(**given)
 
 
+class Quantities(list[Quantity]):
+    """A list of quantities that a notebook and a terminal show as a table."""
+
+    def table(self, title: str = "") -> "Table":
+        """All of them, beside the published and the asked numbers."""
+        from codesign.report import comparison  # which is about quantities
+
+        return comparison.table(self, title, everything=True)
+
+    def __repr__(self) -> str:
+        return self.table().to_text() if self else "Quantities()"
+
+    def _repr_html_(self) -> str:
+        return html.notebook(self.table().to_html() if self else repr(self))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
     """What one run of an experiment found: the content of results.json.
@@ -207,6 +227,11 @@ class Results:
                 return quantity
         names = ", ".join(quantity.key for quantity in self.quantities)
         raise KeyError(f"No quantity {name!r}; there are: {names}.")
+
+    def _repr_html_(self) -> str:
+        run = f"{self.experiment}, preset {self.preset}, seed {self.seed}"
+        table = Quantities(self.quantities).table(run)
+        return html.notebook(table.to_html() if self.quantities else run)
 
     def to_json(self) -> str:
         """Returns the text of results.json."""

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import rich.cells
 import rich.text
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from codesign.records import html
 from codesign.report.format import (
     NO_VALUE,
     format_number,
@@ -175,31 +176,17 @@ class Table:
     def to_html(self) -> Markup:
         """Renders as an HTML `<table>` with classes for alignment and row styles."""
         headings, justify, lines = self._layout()
-        parts = [Markup("<table>")]
-        if self.title:
-            parts.append(Markup("<caption>{}</caption>").format(one_line(self.title)))
-        parts.append(Markup("<thead><tr>"))
-        for heading, side in zip(headings, justify, strict=True):
-            cell = Markup('<th scope="col" class="{}">{}</th>').format(side, heading)
-            parts.append(cell)
-        parts.append(Markup("</tr></thead><tbody>"))
-        for row, line in zip(self.rows, lines, strict=True):
-            parts.append(Markup('<tr class="{}">').format(row.style))
-            for cell, side in zip(line, justify, strict=True):
-                kind = f"{side} long" if len(cell) > 40 else side  # May be wrapped.
-                parts.append(Markup('<td class="{}">{}</td>').format(kind, cell))
-            parts.append(Markup("</tr>"))
-        parts.append(Markup("</tbody>"))
-        if self.footnotes:
-            notes = Markup("<br>").join(
-                escape(one_line(note)) for note in self.footnotes
-            )
-            parts.append(
-                Markup('<tfoot><tr><td colspan="{}">{}</td></tr></tfoot>').format(
-                    len(headings), notes
-                )
-            )
-        return Markup("").join([*parts, Markup("</table>")])
+        return html.table(
+            headings,
+            lines,
+            one_line(self.title),
+            sides=justify,
+            looks=[row.style for row in self.rows],
+            notes=[*map(one_line, self.footnotes)],
+        )
+
+    def _repr_html_(self) -> str:
+        return html.notebook(self.to_html())
 
     def _layout(self) -> tuple[list[str], list[Justify], list[list[str]]]:
         """Returns headings, sides and cell texts; markers, if any, come first."""

@@ -18,7 +18,7 @@ from codesign.records.journal import (
     read_header,
 )
 from codesign.search import checks, cpu, points, thompson, worker
-from codesign.search.trials import Trial, TrialTable
+from codesign.search.trials import Trial, TrialTable, to_html
 
 DAY_S = 86400.0
 MAX_VARIABLES = 128  # 8256 coefficients
@@ -75,7 +75,9 @@ class Study:
             noisy: Whether a point may be told more than once with different values.
             exclusive: Whether the caller sees to it that nobody else uses the journal.
                 Then every trial that is under way when it is opened is lost, wherever
-                it ran, this process included, and is handed out again at once.
+                it ran, this process included, and is handed out again at once; and
+                studies of this journal that this process opened before, as an earlier
+                run of a notebook's cell did, write no more.
 
         Raises:
             ValueError: If a setting is out of range, or differs from the journal's.
@@ -108,7 +110,7 @@ class Study:
         self._journal: Journal = (
             MemoryJournal()
             if journal is None
-            else FileJournal(journal, header, recover=recover)
+            else FileJournal(journal, header, recover=recover, exclusive=exclusive)
         )
         self._orphans: set[str] = set()  # under way when an exclusive study was opened
         if exclusive:
@@ -162,6 +164,9 @@ class Study:
                 f"`trial` (number {trial.number}) is {trial.status} and has no value yet."
             )
         return trial.value - self._penalty * int(trial.x.sum())
+
+    def _repr_html_(self) -> str:
+        return to_html(self.trials, self.best, self.penalised)
 
     def observations(self) -> tuple[np.ndarray, np.ndarray]:
         """What the surrogate sees: x `[N, C]` int8 and y `[N]`, without the penalty."""

@@ -1,17 +1,22 @@
 """The trials of a study, rebuilt from its journal's events."""
 
+import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from codesign import units
+from codesign.records import html
 from codesign.records.journal import Event
 from codesign.search import points
 from codesign.search.worker import Worker
 
 Status = Literal["queued", "running", "told", "failed"]
 Origin = Literal["initial", "guided", "enqueued", "told"]
+_LATEST = 5  # trials in a notebook
+_LOOKS = {"told": "", "failed": "bad", "queued": "muted", "running": "muted"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +83,57 @@ class TrialTable:
             x.flags.writeable = False
             trial = Trial(len(self._trials), x, "queued", origin)
         self._trials[text] = _after(trial, event)
+
+
+def to_html(
+    trials: Sequence[Trial], best: Trial | None, penalised: Callable[[Trial], float]
+) -> str:
+    """For a notebook: the best trial, how many there are by status, and the latest."""
+    if not trials:
+        return html.notebook("A study without trials yet.")
+    shown = [*trials[-_LATEST:]]
+    if best is not None:
+        shown = [best, *(trial for trial in shown if trial.number != best.number)]
+    marks = ["★" if trial is best else "" for trial in shown]
+    values = [units.number(trial.value, 4) for trial in shown]
+    after = [
+        values[i] if trial.value is None else units.number(penalised(trial), 4)
+        for i, trial in enumerate(shown)
+    ]
+    columns = {
+        "": ("center", marks),
+        "Trial": ("right", [str(trial.number) for trial in shown]),
+        "Point": ("left", [_text(trial.x) for trial in shown]),
+        "Status": ("left", [trial.status for trial in shown]),
+        "Origin": ("left", [trial.origin for trial in shown]),
+        "Value": ("right", values),
+        "Penalised": ("right", after if after != values else []),
+        "Time": ("right", [units.si(trial.seconds, "s") for trial in shown]),
+        "Reason": ("left", [trial.reason or "" for trial in shown]),
+    }
+    columns = {name: each for name, each in columns.items() if any(each[1])}
+    sides, cells = zip(*columns.values(), strict=True)
+    counts = collections.Counter(trial.status for trial in trials)
+    found = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    return html.notebook(
+        html.table(
+            [*columns],
+            zip(*cells, strict=True),
+            f"{len(trials):,} trials: {found}",
+            sides=sides,
+            looks=["highlight" if t is best else _LOOKS[t.status] for t in shown],
+            notes=[f"The best and the latest {_LATEST}."] * (len(trials) > len(shown)),
+        )
+    )
+
+
+def _text(x: np.ndarray) -> str:
+    """A point as the journal has it; a long one by its ones."""
+    if len(x) <= 32:
+        return points.encode(x)
+    ones = np.flatnonzero(x).tolist()
+    listed = ", ".join(map(str, ones[:8])) + (", …" if len(ones) > 8 else "")
+    return f"{len(ones)} of {len(x)}: {listed}" if ones else f"none of {len(x)}"
 
 
 def _after(trial: Trial, event: Event) -> Trial:

@@ -6,6 +6,7 @@ A study names its presets, cuts its work into units, measures one, and reports o
                         units=lambda config: config.networks, measure=measure,
                         report=report)
     found = STUDY.run(PRESETS["quick"], workdir="runs/capacity")
+    found.figures["traffic"].drawn  # Matplotlib's figure; `found` shows its tables
 
 `run` checks every setting before anything starts, keeps each unit on disk when it is
 done, and goes on where it was killed. The workdir then holds `config.json`,
@@ -23,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from absl import logging
 
 from codesign import report as reports
-from codesign.records import MetricsLog, StrPath, settings, write_atomic
+from codesign.records import MetricsLog, StrPath, html, settings, write_atomic
 from codesign.records import workdir as folders
 from codesign.records.finished import Finished
 from codesign.records.settings import setting
@@ -31,6 +32,7 @@ from codesign.report import (
     Card,
     Figure,
     Progress,
+    Quantities,
     Quantity,
     Section,
     Table,
@@ -75,7 +77,7 @@ class Report:
         title: Heading of the page.
         summary: The answer in a paragraph.
         sections: Tables and figures of the page; empty ones are left out.
-        quantities: Every number, published ones among them.
+        quantities: Every number, published ones among them; becomes `Quantities`.
         cards: Headline numbers.
         shown: Tables for the terminal.
         compared: Title of the comparison with published numbers, and its footnotes.
@@ -95,6 +97,30 @@ class Report:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        object.__setattr__(self, "quantities", Quantities(self.quantities))
+
+    @property
+    def tables(self) -> list[Table]:
+        """For terminal and notebook: `shown`, and the comparison if there is one."""
+        title, *footnotes = self.compared
+        compared = comparison.table(self.quantities, title, footnotes)
+        return [*self.shown, *([compared] if compared.rows else [])]
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """All figures of the page, by name."""
+        items = [item for section in self.sections for item in section.body]
+        return {item.name: item for item in items if isinstance(item, Figure)}
+
+    def _repr_html_(self) -> str:
+        tables = [table.to_html() for table in self.tables]
+        shown = ", ".join(self.figures)
+        return html.notebook(
+            html.title(self.title), self.summary, *tables,
+            *([f"Figures: {shown}"] if shown else []),
+        )  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -112,6 +138,26 @@ class Job:
 
 _Config = TypeVar("_Config", bound=Config)
 _Found = TypeVar("_Found")
+
+
+class Found(dict[Any, _Found]):
+    """What a study found, by unit; in a notebook it shows what the study says of it.
+
+    Attributes:
+        report: Tables, quantities and all else that the page holds.
+    """
+
+    def __init__(self, found: Mapping[Any, _Found], report: Report):
+        super().__init__(found)
+        self.report = report
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """By name; each shows itself, and has Matplotlib's own figure as `drawn`."""
+        return self.report.figures
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,9 +210,7 @@ class Study(Generic[_Config, _Found]):
             )
         return self.presets[name]
 
-    def run(
-        self, config: _Config, *, workdir: StrPath, **given: Any
-    ) -> dict[Any, _Found]:
+    def run(self, config: _Config, *, workdir: StrPath, **given: Any) -> Found[_Found]:
         """Measures what the workdir does not hold yet; writes results and a page.
 
         Args:
@@ -175,7 +219,7 @@ class Study(Generic[_Config, _Found]):
             **given: Passed on to `prepare`.
 
         Returns:
-            What was found, by unit.
+            What was found, by unit, with its report and figures.
 
         Raises:
             ValueError: Before any work: a setting out of range, or a workdir that is in
@@ -195,7 +239,7 @@ class Study(Generic[_Config, _Found]):
 
             @functools.cache
             def lock() -> None:
-                held.callback(folders.lock(folder).release)
+                folders.lock(folder, held)
                 self._check_folder(config, folder)
 
             if folder.exists():
@@ -209,8 +253,7 @@ class Study(Generic[_Config, _Found]):
             kept = kept or self._kept(config, record)
             folders.write_settings(self.name, config, folder)
             found = self._measure(config, units, kept, folder, prepared)
-            self._write(config, found, folder, start)
-            return found
+            return Found(found, self._write(config, found, folder, start))
 
     def _check_folder(self, config: _Config, folder: pathlib.Path) -> None:
         record = folder / "finished.jsonl"
@@ -251,21 +294,19 @@ class Study(Generic[_Config, _Found]):
                     found[unit] = kept[unit]
         return found
 
-    def _write(self, config, found, folder: pathlib.Path, start: float) -> None:
+    def _write(self, config, found, folder: pathlib.Path, start: float) -> Report:
         made = self.report(config, found)
         for name, text in made.files.items():
             write_atomic(folder / name, text)
         sections = [section for section in made.sections if section.body]
-        items = [item for section in sections for item in section.body]
-        figures = [item for item in items if isinstance(item, Figure)]
-        for figure in figures:
-            write_atomic(folder / f"{figure.name}.png", figure.png)
+        for name, figure in made.figures.items():
+            write_atomic(folder / f"{name}.png", figure.png)
         results = reports.Results(
             experiment=self.name, preset=config.preset, seed=config.seed,
             environment=reports.environment(),
             wall_s=time.monotonic() - start,
             quantities=made.quantities, extras=made.extras,
-            figures=[f"{figure.name}.png" for figure in figures],
+            figures=[f"{name}.png" for name in made.figures],
         )  # fmt: skip
         page = reports.render_page(
             made.title, made.summary, cards=made.cards, sections=sections,
@@ -273,7 +314,5 @@ class Study(Generic[_Config, _Found]):
         )  # fmt: skip
         write_atomic(folder / "report.html", page)
         results.write(folder / "results.json")
-        title, *footnotes = made.compared
-        compared = comparison.table(made.quantities, title, footnotes)
-        tables = [*made.shown, *([compared] if compared.rows else [])]
-        terminal.show(tables, made.summary, f"Report: {folder / 'report.html'}")
+        terminal.show(made.tables, made.summary, f"Report: {folder / 'report.html'}")
+        return made

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from codesign.report import Quantity
+from codesign.report import Quantities, Quantity
 from codesign.report.results import Kind, Number
 
 _Found = TypeVar("_Found")
@@ -73,9 +73,9 @@ class Published(Generic[_Found]):
         return made
 
 
-def quantities(rows: Iterable[Published[_Found]], found: _Found) -> list[Quantity]:
+def quantities(rows: Iterable[Published[_Found]], found: _Found) -> Quantities:
     """Every row's, none left out."""
-    return [row.quantity(found) for row in rows]
+    return Quantities(row.quantity(found) for row in rows)
 
 
 def _joined(*notes: str) -> str:

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 from flax import struct
 from jax.core import Tracer
 
+from codesign import units
+from codesign.records import html
 from codesign.types import Array
 from codesign.workload.op import (
     MATRIX_KINDS,
@@ -199,7 +201,41 @@ class Workload:
             self, elements=self.elements * padded[jnp.array(self.sites)]
         )
 
+    def _repr_html_(self) -> str:
+        """The ops in a notebook, from the exact integers: leaves may be traced."""
+        sizes = dict(self.graph.parameters)
+        macs = [op.macs * op.repeats for op in self.ops]
+        weights = [_num_weights(op, sizes) for op in self.ops]
+        rows = [
+            (
+                op.name,
+                op.kind if op.variant in ("", op.kind) else f"{op.kind} {op.variant}",
+                f"{_sizes(op.input_shape)} → {_sizes(op.output_shape)}".strip(),
+                units.si(num_macs, "") if num_macs else "",
+                units.si(num_weights, "") if num_weights else "",
+                str(op.site) if op.site >= 0 else "",
+            )
+            for op, num_macs, num_weights in zip(self.ops, macs, weights, strict=True)
+        ]
+        owners = {op.parameters or op.name: i for i, op in enumerate(self.ops)}
+        total = sum(weights[i] for i in owners.values())
+        sites = f"{self.num_sites} in all" if self.num_sites else ""
+        found = units.si(sum(macs), ""), units.si(total, ""), sites
+        note = ["Weights that ops share are counted once in the sum."]
+        return html.notebook(
+            html.table(
+                ["Op", "Kind", "Input → output", "MACs", "Weights", "Site"],
+                [*rows, ("Sum", "", "", *found)],
+                f"Workload of {self.num_ops} ops, for one example",
+                sides=["left", "left", "left", "right", "right", "right"],
+                looks=[*[""] * len(rows), "sum"],
+                notes=note if total < sum(weights) else [],
+                most=_MOST_SHOWN,
+            )
+        )
 
+
+_MOST_SHOWN = 24  # rows in a notebook
 _LEAVES = (
     "macs",
     "elements",
@@ -255,15 +291,13 @@ def build(
 
     def counts(op: Op):
         kernel, output = op.weight_shape, op.output_shape
+        weights = _num_weights(op, sizes)
         if op.kind not in MATRIX_KINDS:
-            weights = sum(sizes[name] for name in op.parameters)
-            # Of a batch norm, scale and bias: what a chip that trains it must hold.
-            weights = 2 * output[-1] if op.site >= 0 else weights
             return op.macs * op.repeats, op.elements * op.repeats, weights, 0, 0, 0, 0
         return (
             op.macs * op.repeats,
             op.elements * op.repeats,
-            math.prod(kernel),
+            weights,
             math.prod(kernel[:-1]),
             kernel[-1],
             math.prod(output[:-1]) * op.repeats,
@@ -276,6 +310,19 @@ def build(
         for name, column in zip(_LEAVES, columns, strict=True)
     }
     return Workload(**leaves, graph=graph)
+
+
+def _num_weights(op: Op, sizes: Mapping[str, int]) -> int:
+    if op.kind in MATRIX_KINDS:
+        return math.prod(op.weight_shape)
+    # Of a batch norm, scale and bias: what a chip that trains it must hold.
+    if op.site >= 0:
+        return 2 * op.output_shape[-1]
+    return sum(sizes[name] for name in op.parameters)
+
+
+def _sizes(shape: Shape) -> str:
+    return "×".join(map(str, shape))
 
 
 def _sinks(ops: tuple[Op, ...]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -287,6 +288,97 @@ def test_processes_and_threads_write_side_by_side(path):
     events = _read(path)
     for x in ("0", "1", "2", "t0", "t1"):
         assert [e["value"] for e in events if e["x"] == x] == list(range(40))
+
+
+def test_an_exclusive_user_takes_the_journal_over(path, sound):
+    old, older = _open(path, exclusive=True), _open(path)
+    new = _open(path, exclusive=True)
+    for opened in (new, old, older):
+        with opened.locked():
+            opened.read()
+            if opened is new:
+                opened.append([{"event": "ask", "x": "000"}])
+                continue
+            with pytest.raises(RuntimeError, match=r"study\.jsonl was opened again in "
+                               r"this process.*use the newer object"):  # fmt: skip
+                opened.append([{"event": "ask", "x": "111"}])
+    assert _read(path) == [*_EVENTS, {"event": "ask", "x": "000"}]
+    # Whoever comes after shares it with the newest, which promised to be alone.
+    later = _open(path)
+    with later.locked():
+        later.read()
+        later.append([{"event": "ask", "x": "001"}])
+    assert len(_read(path)) == 5
+
+
+def test_by_whatever_name(path, sound, monkeypatch):
+    old = _open(path, exclusive=True)
+    monkeypatch.chdir(path.parent)
+    _open(path.name, exclusive=True)
+    with old.locked(), pytest.raises(RuntimeError, match="use the newer object"):
+        old.append([{"event": "ask", "x": "111"}])
+
+
+def test_who_is_refused_takes_nothing_over(path, sound):
+    old = _open(path, exclusive=True)
+    with pytest.raises(ValueError, match="belongs to another study"):
+        FileJournal(path, {**_HEADER, "seed": 4}, exclusive=True)
+    with old.locked():
+        old.read()
+        old.append([{"event": "ask", "x": "000"}])
+    assert len(_read(path)) == 4
+
+
+def test_an_interrupt_right_after_the_lock_was_taken_lets_go(path, monkeypatch):
+    opened = _open(path)
+    acquire = opened._acquire
+
+    def interrupted():
+        acquire()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opened, "_acquire", interrupted)
+        with pytest.raises(KeyboardInterrupt), opened.locked():
+            pass
+    monkeypatch.setattr(journal, "_LOCK_TIMEOUT_S", 0.0)
+    assert _read(path) == []  # another object, while the first one lives
+
+
+_FORK = """
+import os, sys
+from codesign.records.journal import FileJournal
+header = {"num_variables": 3, "seed": 0}
+opened = FileJournal(sys.argv[1], header, exclusive=True)
+child = os.fork()
+if child == 0:
+    try:
+        with opened.locked():
+            opened.read()
+    except RuntimeError as error:
+        print(error, flush=True)
+    own = FileJournal(sys.argv[1], header, exclusive=True)  # as any other process may
+    with own.locked():
+        own.read()
+        own.append([{"event": "ask", "x": "010"}])
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+with opened.locked():
+    print(len(opened.read()[1]), flush=True)
+    opened.append([{"event": "ask", "x": "011"}])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_opens_its_own(path):
+    run = subprocess.run(
+        [sys.executable, "-c", _FORK, str(path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    said, num_read = run.stdout.splitlines()
+    assert "opened before this process was forked; open it once more here" in said
+    assert num_read == "1"
+    assert [event["x"] for event in _read(path)] == ["010", "011"]
 
 
 def test_memory_journal_gives_back_what_a_file_would():

@@ -1,7 +1,13 @@
 """A folder keeps its settings and its one process."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -62,9 +68,103 @@ def test_a_file_is_no_folder(tmp_path):
         workdir.lock(tmp_path / "file")
 
 
-def test_one_process_at_a_time(tmp_path):
+def test_one_user_at_a_time(tmp_path, monkeypatch):
     first = workdir.lock(tmp_path / "new")
-    with pytest.raises(ValueError, match="in use by another process"):
+    with pytest.raises(
+        ValueError, match=r"`workdir` \(=.*new\) is in use by this proc"
+    ):
         workdir.lock(tmp_path / "new")
+    monkeypatch.chdir(tmp_path)  # the same folder by another name
+    with pytest.raises(ValueError, match="in use by this process"):
+        workdir.lock(pathlib.Path("new"))
     first.release()
     workdir.lock(tmp_path / "new").release()
+
+
+def test_one_thread_at_a_time(tmp_path):
+    said = []
+
+    def work():
+        try:
+            workdir.lock(tmp_path)
+        except ValueError as error:
+            said.append(str(error))
+
+    held = workdir.lock(tmp_path)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert "in use by this process, in another thread or a call around" in said[0]
+    # Whoever took it, any thread may let it go.
+    thread = threading.Thread(target=held.release)
+    thread.start()
+    thread.join()
+    workdir.lock(tmp_path).release()
+
+
+_HOLD = """
+import pathlib, sys
+from codesign.records import workdir
+held = workdir.lock(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_process_is_said_to_be_another(tmp_path):
+    workdir.lock(tmp_path).release()  # we held it once
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="in use by another process; wait for it"):
+            workdir.lock(tmp_path)
+        other.kill()
+    workdir.lock(tmp_path).release()
+
+
+_FORK = """
+import os, pathlib, sys
+from codesign.records import workdir
+
+def refusal():
+    try:
+        workdir.lock(pathlib.Path(sys.argv[1]))
+    except ValueError as error:
+        return str(error).partition(" is in use by ")[2].partition(" process")[0]
+
+held = workdir.lock(pathlib.Path(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    print("child", refusal(), flush=True)
+    held.release()  # not its own: its parent's stays
+    print("child", refusal(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", refusal(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_is_another_process(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", _FORK, str(tmp_path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.splitlines() == ["child another", "child another", "parent this"]
+
+
+def test_an_interrupt_right_after_it_was_taken_lets_go(tmp_path, monkeypatch):
+    class _Interrupting(dict):
+        def __setitem__(self, key, value):
+            assert value.is_locked
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir, "_ours", _Interrupting())
+        # Its frames, and so the lock, live on, as a notebook's last traceback does.
+        with pytest.raises(KeyboardInterrupt) as kept, contextlib.ExitStack() as held:
+            workdir.lock(tmp_path, held)
+    workdir.lock(tmp_path).release()
+    assert kept.tb

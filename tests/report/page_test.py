@@ -98,6 +98,14 @@ class RenderPageTest(parameterized.TestCase):
         self.assertLen(reader.sources, 1)
         self.assertStartsWith(reader.sources[0], "data:image/png;base64,")
 
+    def test_a_figure_shows_itself_as_it_is_by_now(self):
+        figure = page.Figure("x", canvas.blank(0.5), "caption")
+        first = figure._repr_png_()
+        self.assertEqual(first, figure.png)
+        figure.drawn.suptitle("mine")
+        self.assertNotEqual(figure._repr_png_(), first)
+        self.assertStartsWith(first, b"\x89PNG")
+
     def test_parts_come_in_order(self):
         headings = re.findall(r"<h2>(.*?)</h2>", _full_page())
         self.assertEqual(

@@ -13,6 +13,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from codesign.report import results
+from tests.records.html_test import EVIL, Reader
 
 
 def _results(*quantities, **changes):
@@ -123,6 +124,36 @@ class ResultsTest(absltest.TestCase):
     def test_rejects_an_endless_run(self):
         with self.assertRaisesRegex(ValueError, "`wall_s` must be finite, got nan"):
             _results(wall_s=math.nan)
+
+
+class QuantitiesTest(absltest.TestCase):
+    def test_shows_all_beside_the_published(self):
+        quantities = results.Quantities([_PERIOD, _SAVED, _ENERGY])
+        self.assertEqual(quantities, [_PERIOD, _SAVED, _ENERGY])
+        rows = Reader(quantities._repr_html_()).rows
+        self.assertEqual([row[0] for row in rows[1:4]], [q.key for q in quantities])
+        saved = rows[2]
+        self.assertEqual(saved[1:3], ["64.8%", "67.1%"])
+        self.assertEqual(saved[-1], _SAVED.source)
+        lines = repr(quantities).splitlines()
+        self.assertEqual(lines[0].split()[:3], ["Quantity", "Ours", "Paper"])
+        self.assertIn("67.1%", lines[3])
+
+    def test_none(self):
+        self.assertEqual(repr(results.Quantities()), "Quantities()")
+        self.assertIn("Quantities()", results.Quantities()._repr_html_())
+
+    def test_names_are_only_text(self):
+        quantity = results.Quantity(EVIL, 1, "s", kind="measured", paper=1, source=EVIL)
+        page = results.Quantities([quantity])._repr_html_()
+        self.assertNotIn("script", Reader(page).tags)
+        self.assertGreaterEqual(page.count("&lt;script&gt;"), 2)
+
+    def test_results_show_what_they_are_of(self):
+        page = _results(_PERIOD)._repr_html_()
+        self.assertIn("bn_placement, preset", page)
+        self.assertIn("period", page)
+        self.assertIn("bn_placement", _results()._repr_html_())
 
 
 class EnvironmentTest(absltest.TestCase):

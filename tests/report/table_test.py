@@ -8,6 +8,7 @@ import rich.console
 from absl.testing import absltest, parameterized
 
 from codesign.report.table import Column, Row, Table
+from tests.records.html_test import Reader
 
 
 def _table():
@@ -53,6 +54,13 @@ class TableTest(parameterized.TestCase):
             '<tr class=""><td class="left">x</td><td class="right">1\xa0ms</td></tr>'
             '<tr class="highlight"><td class="left">y</td><td class="right">–</td></tr>'
             '</tbody><tfoot><tr><td colspan="2">n</td></tr></tfoot></table>',
+        )
+
+    def test_notebook(self):
+        page = _table()._repr_html_()
+        self.assertIn(_table().to_html(), page)
+        self.assertEqual(
+            Reader(page).rows[2], ["★", "BO-N", "21.3\xa0µs", "98.9%", "2"]
         )
 
     def test_terminal(self):

@@ -294,6 +294,32 @@ def test_an_exclusive_study_takes_back_what_was_under_way_when_it_opens(tmp_path
     assert not any(np.array_equal(alone.ask()[0], x) for x in again)
 
 
+def test_the_same_cell_twice_leaves_one_writer(tmp_path):
+    def cell(num_trials):
+        study = _study(tmp_path / "study.jsonl", exclusive=True)
+        for _ in range(num_trials):
+            (x,) = study.ask()
+            study.tell(x, _f(x))
+        return study, study.ask()[0]  # interrupted: the point is under way
+
+    old, lost = cell(2)
+    new, _ = cell(1)
+    np.testing.assert_array_equal(new.trials[2].x, lost)  # evaluated after all
+    assert [trial.status for trial in new.trials] == ["told"] * 3 + ["running"]
+    refused = pytest.raises(RuntimeError, match="opened again in this process.*newer")
+    for write in (
+        old.ask,
+        lambda: old.tell([1] * 6, 0.5),
+        lambda: old.fail([1] * 6, "no"),
+        lambda: old.enqueue([1] * 6),
+    ):
+        with refused:
+            write()
+    assert _points(old) == _points(new)  # it reads on
+    new.tell([1] * 6, 0.5)
+    assert len(old.trials) == 5
+
+
 @pytest.mark.slow
 def test_more_variables_than_can_be_enumerated():
     # The planted effects alone are worth it, so guided points must find them.

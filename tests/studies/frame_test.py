@@ -1,12 +1,14 @@
 """What the frame gives to any study, shown on the one of `toy.py`."""
 
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,7 +16,9 @@ import pytest
 from absl import logging
 
 from codesign.records import read_metrics, workdir
-from codesign.report import Results
+from codesign.report import Quantities, Results, Table
+from codesign.studies import frame
+from tests.records.html_test import EVIL, Reader
 from tests.studies import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,6 +77,41 @@ def test_a_run_writes_everything_and_a_second_one_measures_nothing(
         repr(each) for each in found.values()
     ]
     assert Results.read(tmp_path / "results.json").quantities == results.quantities
+
+
+def test_a_notebook_sees_tables_numbers_and_figures(tmp_path):
+    found = toy.STUDY.run(_QUICK, workdir=tmp_path)
+    assert found == {(2, 0): toy.Power(4), (3, 0): toy.Power(9)}
+    assert json.dumps(found.report.quantities[0].to_dict())
+    assert isinstance(found.report.quantities, Quantities)
+    assert [table.title for table in found.report.tables] == [
+        "Powers", "Published numbers and ours"
+    ]  # fmt: skip
+    rows = Reader(found._repr_html_()).rows
+    assert ["3", "9"] in rows
+    assert rows[-2][:3] == ["three, raised", "9", "9"]
+    assert "2 powers." in found._repr_html_()
+    assert "Figures: powers" in found._repr_html_()
+    (figure,) = found.figures.values()
+    assert found.figures["powers"] is figure
+    assert figure._repr_png_() == (tmp_path / "powers.png").read_bytes()
+    figure.drawn.axes[0].set_title("mine")  # Matplotlib's own
+    # It is none of pyplot's, which would draw it once more below the cell.
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_a_study_says_nothing_in_html(tmp_path):
+    config = _change(preset=EVIL)
+    study = dataclasses.replace(
+        toy.STUDY,
+        report=lambda config, found: frame.Report(
+            title=EVIL, summary=EVIL, shown=[Table(EVIL, [EVIL], [(EVIL,)])]
+        ),
+    )
+    page = study.run(config, workdir=tmp_path)._repr_html_()
+    assert "script" not in Reader(page).tags
+    assert page.count("&lt;script&gt;") == 5
 
 
 def test_kill_9_loses_the_unit_under_way_only(tmp_path):
@@ -197,10 +236,95 @@ def test_what_another_process_wrote_meanwhile_is_compared(tmp_path):
 
 def test_a_workdir_has_one_user_at_a_time(tmp_path):
     held = workdir.lock(tmp_path)
-    with pytest.raises(ValueError, match=r"`workdir` .* is in use by another process"):
+    with pytest.raises(ValueError, match=r"`workdir` .* is in use by this process"):
         toy.STUDY.run(_QUICK, workdir=tmp_path)
     held.release()
     toy.STUDY.run(_QUICK, workdir=tmp_path)
+
+
+def test_two_threads_do_not_share_a_workdir(tmp_path):
+    said = []
+
+    def measure(config, unit, job):
+        def again():
+            try:
+                toy.STUDY.run(_QUICK, workdir=tmp_path)
+            except ValueError as error:
+                said.append(str(error))
+
+        thread = threading.Thread(target=again)
+        thread.start()
+        thread.join()
+        return toy.measure(config, unit, job)
+
+    study = dataclasses.replace(toy.STUDY, measure=measure)
+    assert len(study.run(_QUICK, workdir=tmp_path)) == 2
+    assert len(said) == 2
+    assert all("in use by this process, in another thread" in each for each in said)
+
+
+@pytest.mark.parametrize("why", [KeyboardInterrupt, ValueError, SystemExit])
+def test_the_same_cell_runs_again_after_it_was_stopped(why, tmp_path):
+    measured = []
+
+    def measure(config, unit, job):
+        measured.append(unit)
+        if len(measured) == 2:
+            raise why("stopped")
+        return toy.measure(config, unit, job)
+
+    study = dataclasses.replace(toy.STUDY, measure=measure)
+    with pytest.raises(
+        why
+    ) as kept:  # with its frames, as a notebook keeps the last one
+        study.run(_QUICK, workdir=tmp_path)
+    found = study.run(_QUICK, workdir=tmp_path)
+    assert measured == [(2, 0), (3, 0), (3, 0)]
+    assert kept.tb
+    assert study.run(_QUICK, workdir=tmp_path) == found  # nothing is measured
+    assert len(measured) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*unclosed file")  # metrics not yet in a `with`
+@pytest.mark.filterwarnings("ignore:.*metrics.jsonl")
+def test_wherever_the_interrupt_struck(tmp_path, monkeypatch):
+    """Raises in turn at every line that a run takes through the frame and the lock."""
+    monkeypatch.setattr(frame.reports, "environment", dict)
+    plain = frame.Report(title="Powers", summary="No figures: they take their time.")
+    study = dataclasses.replace(toy.STUDY, report=lambda config, found: plain)
+    files = tuple(inspect.getsourcefile(each) for each in (frame, workdir))
+
+    def run(stop):
+        count = 0
+
+        def trace(stack, event, argument):
+            nonlocal count
+            if stack.f_code.co_filename not in files:
+                return None
+            if event == "line":
+                count += 1
+                if count == stop:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            study.run(_QUICK, workdir=folder)
+        finally:
+            sys.settrace(None)
+        return count
+
+    folder = tmp_path / "whole"
+    num_lines = run(0)
+    assert num_lines > 50
+    for stop in range(1, num_lines):  # the last one leaves `with`, when all is written
+        folder = tmp_path / f"{stop}"
+        with pytest.raises(KeyboardInterrupt) as kept:
+            run(stop)
+        assert len(study.run(_QUICK, workdir=folder)) == 2, stop
+        assert kept.tb
 
 
 def test_a_lost_record_of_finished_work_is_said(tmp_path, monkeypatch):

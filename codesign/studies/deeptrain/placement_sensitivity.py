@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from codesign import units
 from codesign.objective import Sensitivity, sensitivities, toggled
-from codesign.report import Column, Table, format_si
+from codesign.report import Column, Table
 from codesign.studies.deeptrain.placement_result import PlacementResult, image_costs
 
 _TITLES = {
@@ -55,7 +56,7 @@ def knob_table(result: PlacementResult, found: list[Sensitivity]) -> Table:
         cells = [(each.smooth[name], each.exact[name]) for name in names]
         table.add(
             knob.name + "*" * knob.is_count,
-            format_si(knob.value, knob.unit),
+            units.quantity(knob.value, knob.unit),
             *(value for pair in cells for value in pair),
         )
     return table
