@@ -53,8 +53,8 @@ class Closeness:
         return np.abs(np.subtract(*self.pairs[move].T))
 
     def wrong_signs(self, move: str) -> float:
-        """Fraction of gradients against the secant; one of 0 has no sign."""
-        return float(np.mean(self.pairs[move].prod(axis=1) < 0))
+        """Fraction of gradients against their secant; one of 0 has no sign."""
+        return float(np.mean(self.pairs[move].prod(axis=1) < -1e-9))
 
 
 def measure(
@@ -80,66 +80,61 @@ def measure(
         By temperature, of `TEMPERATURES`.
     """
 
-    def logs(cost):
+    def logs(spec, ops, **relax):
+        cost = estimate(spec, ops, **relax)
         return jnp.log(jnp.stack([cost.latency_s, cost.energy_j]))
 
-    def exact(spec, ops):
-        return logs(estimate(spec, ops))
-
     def relaxed(spec, ops, t):
-        return logs(estimate(spec, ops, relax=smooth(t)))
+        value = logs(spec, ops, relax=smooth(t))
+        return value, value
 
-    exact = jax.jit(exact) if jitted else exact
-    value, slopes = jax.jit(relaxed), jax.jit(jax.jacrev(relaxed))
-    values = {t: [] for t in TEMPERATURES}
+    exact = jax.jit(logs) if jitted else logs
+    value = jax.jit(lambda *args: relaxed(*args)[0])
+    slopes = jax.jit(jax.jacrev(relaxed, has_aux=True))
+    errors = {t: [] for t in TEMPERATURES}
     differences = {t: [] for t in TEMPERATURES}
     pairs = {t: {name: [] for name in ("smooth", *moves)} for t in TEMPERATURES}
     num_ties = 0
     for spec, ops in cases:
         here = np.array(exact(spec, ops), float)
-        by_leaf = {
-            t: jax.tree.leaves(slopes(spec, ops, jnp.float32(t))) for t in values
-        }
-        for t, found in values.items():
-            now = np.array(value(spec, ops, jnp.float32(t)), float)
-            found.append(np.expm1(now - here))
+        found = {t: slopes(spec, ops, jnp.float32(t)) for t in TEMPERATURES}
+        for t, (_, value_here) in found.items():
+            errors[t].append(np.abs(np.expm1(np.array(value_here, float) - here)))
+        with jax.enable_x64(True):
+            wide, wide_ops = jax.tree.map(jnp.float64, (spec, ops))
         for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(spec)):
-            leaf = float(leaf)
-            elasticity = {t: np.array(found[i]) * leaf for t, found in by_leaf.items()}
-            named = {
-                n: m for n, m in moves.items() if re.search(m.pattern, _name(path))
+            leaf, name = float(leaf), jax.tree_util.keystr(path)
+            slope = {
+                t: np.array(jax.tree.leaves(by_spec)[i]) * leaf
+                for t, (by_spec, _) in found.items()
             }
-            for name, move in (named or {"smooth": _SMOOTH}).items():
-                high, low = move.ends(leaf)
-                up, down = (
-                    np.array(exact(_moved(spec, i, x), ops), float) for x in (high, low)
-                )
-                secant = (up - down) / math.log(high / low)
-                sides = (
-                    (up - here) / math.log(high / leaf),
-                    (here - down) / math.log(leaf / low),
-                )
-                tie = (name == "smooth") & (abs(sides[0] - sides[1]) > _TIE)
+            own = {
+                n: move for n, move in moves.items() if re.search(move.pattern, name)
+            }
+            for kind, move in (own or {"smooth": _SMOOTH}).items():
+                ends = move.ends(leaf)
+                logs_at = [np.array(exact(_moved(spec, i, x), ops)) for x in ends]
+                up, down = np.diff([logs_at[1], here, logs_at[0]], axis=0)[::-1]
+                ways = math.log(ends[0] / leaf), math.log(leaf / ends[1])
+                secant = (up + down) / sum(ways)
+                corner = np.abs(up / ways[0] - down / ways[1]) > _TIE
+                tie = corner & (kind == "smooth")
                 num_ties += tie.sum()
-                for t, found in elasticity.items():
-                    pairs[t][name].append(np.stack([found, secant], 1)[~tie])
-            if any(move.straight_through for move in named.values()):
+                for t in TEMPERATURES:
+                    pairs[t][kind].append(np.stack([slope[t], secant], 1)[~tie])
+            if any(move.straight_through for move in own.values()):
                 continue
             with jax.enable_x64(True):
-                wide, wide_ops = jax.tree.map(jnp.float64, (spec, ops))
-                ends = [_moved(wide, i, leaf * math.exp(s * _STEP)) for s in (1, -1)]
-                for t, found in differences.items():
-                    up, down = (value(x, wide_ops, jnp.float64(t)) for x in ends)
-                    slope = np.array(up - down) / (2 * _STEP)
-                    found.append(np.max(np.abs(elasticity[t] - slope)))
+                ends = [_moved(wide, i, leaf * math.exp(s)) for s in (_STEP, -_STEP)]
+                for t in TEMPERATURES:
+                    up, down = (value(end, wide_ops, jnp.float64(t)) for end in ends)
+                    difference = np.array(up - down) / (2 * _STEP)
+                    differences[t].append(np.max(np.abs(slope[t] - difference)))
     return {
         t: Closeness(
-            value_error=np.abs(values[t]),
+            value_error=np.array(errors[t]),
             slope_error=float(np.max(differences[t])),
-            pairs={
-                name: np.concatenate(p or [np.empty((0, 2))])
-                for name, p in pairs[t].items()
-            },
+            pairs={n: np.concatenate(p) for n, p in pairs[t].items() if p},
             num_ties=int(num_ties),
         )
         for t in TEMPERATURES
@@ -158,10 +153,6 @@ def stacks(network, ops: Workload, seed: int = 0) -> list[tuple[Any, Workload]]:
 
 
 _SMOOTH = Move("", lambda x: (x * _FACTOR, x / _FACTOR))
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path)
 
 
 def _moved(spec, leaf: int, value: float):
