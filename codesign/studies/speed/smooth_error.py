@@ -131,7 +131,18 @@ def tables(rows: Sequence[Quantity]) -> list[Table]:
     for each in filter(is_ours, rows):
         lines = found.setdefault((each.of["chip"], each.of["network"]), {})
         lines.setdefault(each.of["temperature"], {})[each.name] = each.value
-    return [_table(*of, lines) for of, lines in found.items()]
+    made = [_table(*of, lines) for of, lines in found.items()]
+    for table in made[-1:]:
+        table.footnotes.append(_NOTE)
+    return made
+
+
+_NOTE = (
+    "Median/worst. Latency and energy: relative errors. The others: elasticities "
+    "(d log cost / d log leaf) off secants of the exact model, 1 % up and down, counts "
+    "x 1.5, the cache by ± MB. Own slope: off the smooth model's own finite differences, "
+    "worst."
+)
 
 
 def _table(chip: str, network: str, lines: dict[str, dict[str, Any]]) -> Table:
@@ -142,12 +153,6 @@ def _table(chip: str, network: str, lines: dict[str, dict[str, Any]]) -> Table:
         [
             Column(f"{name[0].upper()}{name[1:]}", justify="right")
             for name in ("T", *pairs, "own slope", "wrong signs", "ties")
-        ],
-        footnotes=[
-            "Median/worst. Latency and energy: relative errors. The others: elasticities "
-            "(d log cost / d log leaf) off secants of the exact model, 1 % up and down, "
-            "counts x 1.5, the cache by ± MB. Own slope: off the smooth model's own "
-            "finite differences, worst."
         ],
     )
     for t, values in lines.items():
