@@ -134,7 +134,8 @@ def estimate(
         spec: The stack; leaves may be traced. See `deeptrain`.
         workload: One example's ops; `workload.masked(bn_mask)` for a placement.
         batch_size: B, inputs between two weight updates.
-        relax: `EXACT`, or `smooth(temperature)`.
+        relax: `EXACT`, or `smooth(temperature)`. What times change with the numbers of
+            tiers, crossbars and tiles is declared straight-through: `Relax.secant`.
 
     Returns:
         `Cost` of one batch, with `period_s`, `feasible` and `violation`. `breakdown`:
