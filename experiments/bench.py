@@ -1,8 +1,9 @@
-"""Measures speed against targets and peers: python -m experiments.bench
+"""Measures speed and smoothness against targets: python -m experiments.bench
 
 Medians of interleaved runs after warm-up, each with its target and, where a
 peer is installed (`pip install -e ".[benchmark]"`), the peer's figure in the
-same run. About 5 minutes on 2 cores; `--preset=smoke` takes one or two. A workdir
+same run. `--only=smooth` holds each chip's smooth model against its exact one, in
+2 minutes. About 7 minutes on 2 cores; `--preset=smoke` takes two or three. A workdir
 keeps what it has measured; name a fresh one to measure again.
 """
 

@@ -1,5 +1,6 @@
 """DeepTrain's 3-D stack: ReRAM tiers multiply, GPU tiers normalise, all in one pipeline."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -152,7 +153,8 @@ def estimate(
         spec: The stack; leaves may be traced. See `deeptrain`.
         workload: One example's ops; `workload.masked(bn_mask)` for a placement.
         batch_size: B, inputs between two weight updates.
-        relax: `EXACT`, or `smooth(temperature)`.
+        relax: `EXACT`, or `smooth(temperature)`. What times change with the numbers of
+            tiers, crossbars and tiles is declared straight-through: `Relax.secant`.
 
     Returns:
         `Cost` of one batch, with `period_s`, `feasible` and `violation`, and `area_m2` of
@@ -169,28 +171,11 @@ def estimate(
     # The first layer has no error to send back, so only its forward map counts.
     errors = jnp.where(_is_first(matrix), 0.0, matrix.num_input_windows)
     windows = jnp.maximum(matrix.num_windows, errors)
-    num_copies, steps = replication.copies(
-        windows, storage["weights"], budget - storage["activations"], relax=relax
-    )
-    mvm_time_s = spec.crossbar.mvm_time_s
-    conv_stage_s = relax.ceil(windows / num_copies) * mvm_time_s  # [L]
-    slowest_conv_s = steps * mvm_time_s
-
     instructions = norm.elements * spec.bn_instructions_per_element  # [C]
-    tile_rate = (
-        spec.gpu_instructions_per_cycle * spec.gpu_utilisation * spec.gpu_clock_hz
-    )
     num_tiles = spec.num_gpu_tiers * spec.gpu_tiles_per_tier
-    bn_stage_s = instructions / (num_tiles * tile_rate)  # [C] if it had all tiles
-    if spec.dedicated_tiles and norm.num_ops:
-        one_each = jnp.ones_like(instructions)
-        share = replication.slowest_share(
-            instructions, one_each, num_tiles, relax=relax
-        )
-        slowest_bn_s = share / tile_rate
-    else:
-        slowest_bn_s = jnp.sum(bn_stage_s)
-    period_s = relax.max(slowest_conv_s, slowest_bn_s)
+    stages = functools.partial(_stages, spec, storage, windows, instructions)
+    # A pair of tiers and what each holds counts by its product alone.
+    period_s, stages = relax.secant(stages, budget, num_tiles)
 
     kept = _num_kept(norm)
     num_stages = 2 * matrix.num_ops + 1 + 2 * kept
@@ -198,7 +183,8 @@ def estimate(
     gpu_energy_j = instructions * spec.gpu_instruction_energy_j  # [C]
 
     needed = jnp.sum(storage["weights"]) + storage["activations"]
-    crossbars_used = jnp.sum(num_copies * storage["weights"]) + storage["activations"]
+    crossbars_used = jnp.sum(stages["copies"] * storage["weights"])
+    crossbars_used += storage["activations"]
     feasible = needed <= budget
     violation = relax.max(needed / budget, jnp.ones(())) - 1
     if spec.dedicated_tiles and norm.num_ops:
@@ -213,20 +199,55 @@ def estimate(
         feasible=feasible,
         violation=violation,
         breakdown=dict(
-            conv_stage_s=conv_stage_s,
+            **stages,
             crossbars=storage["weights"],
-            copies=num_copies,
             mvm_energy_j=mvm_energy_j,
-            bn_stage_s=bn_stage_s,
             bn_elements=norm.elements,
             gpu_energy_j=gpu_energy_j,
-            slowest_conv_s=slowest_conv_s,
-            slowest_bn_s=slowest_bn_s,
             crossbars_needed=needed,
             crossbars_used=crossbars_used,
             crossbars_budget=jnp.asarray(budget),
             num_stages=num_stages,
         ),
+    )
+
+
+def _stages(
+    spec: ReramGpuSpec,
+    storage: dict[str, Array],
+    windows: Array,
+    instructions: Array,
+    relax: Relax,
+    num_crossbars: Scalar,
+    num_tiles: Scalar,
+) -> tuple[Array, dict[str, Array]]:
+    """Returns the period [] and its stages, from the crossbars and the GPU's tiles."""
+    spare = num_crossbars - storage["activations"]
+    num_copies, steps = replication.copies(
+        windows, storage["weights"], spare, relax=relax
+    )
+    mvm_time_s = spec.crossbar.mvm_time_s
+    conv_stage_s = relax.ceil(windows / num_copies) * mvm_time_s  # [L]
+    slowest_conv_s = steps * mvm_time_s
+
+    tile_rate = (
+        spec.gpu_instructions_per_cycle * spec.gpu_utilisation * spec.gpu_clock_hz
+    )
+    bn_stage_s = instructions / (num_tiles * tile_rate)  # [C] if it had all tiles
+    if spec.dedicated_tiles and len(instructions):
+        one_each = jnp.ones_like(instructions)
+        share = replication.slowest_share(
+            instructions, one_each, num_tiles, relax=relax
+        )
+        slowest_bn_s = share / tile_rate
+    else:
+        slowest_bn_s = jnp.sum(bn_stage_s)
+    return relax.max(slowest_conv_s, slowest_bn_s), dict(
+        conv_stage_s=conv_stage_s,
+        copies=num_copies,
+        bn_stage_s=bn_stage_s,
+        slowest_conv_s=slowest_conv_s,
+        slowest_bn_s=slowest_bn_s,
     )
 
 

@@ -1,11 +1,18 @@
 """Ceil and max, exact or smooth: one formula serves the report and the gradient."""
 
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.core import Tracer
 
 from codesign.types import Array, Scalar
+
+WINDOW = 1.5  # assumed: counts of a design move by such factors; range 1.1..2
+_Tree = TypeVar("_Tree")
 
 
 @struct.dataclass(kw_only=True)
@@ -63,8 +70,43 @@ class Relax:
         norm = jnp.where(total > 0, scale * safe_total ** (1 / power), 0.0)
         return jnp.squeeze(norm, axis) if axis is not None else norm.reshape()
 
+    def secant(self, fn: Callable[..., _Tree], *counts: Scalar) -> _Tree:
+        """Calls `fn(relax, *counts)`; when smooth, with another derivative by `counts`.
 
-_WINDOW = 1.5  # assumed: counts of a design move by such factors; range 1.1..2
+        Nothing near a design says what a tier more would change: the slowest of its
+        stages may stop being the slowest on the way. So the derivative by a count is
+        declared straight-through. Elasticities d log y / d log n are secants of the
+        exact function,
+
+            log(y(a n) / y(n / a)) / log(a^2),    a = 1.5.
+
+        For example, y = ceil(8 / n) at n = 3 is 2 at 4.5 and 4 at 2: -0.85. All other
+        derivatives, of what `fn` closes over, are those of `fn` itself.
+
+        Args:
+            fn: Returns a pytree of non-negative arrays; one that is 0 has no slope.
+            *counts: [] positive each.
+        """
+        if self.is_exact:
+            return fn(self, *counts)
+        fixed = jax.lax.stop_gradient(
+            jnp.stack([jnp.asarray(n) for n in counts])
+        )  # [N]
+        up = jnp.where(jnp.eye(len(counts), dtype=bool), WINDOW, 1.0)
+        moved = fixed[None] * jnp.concatenate([up, 1 / up])  # [2 N, N]
+        exact = jax.lax.stop_gradient(jax.vmap(lambda n: fn(EXACT, *n))(moved))
+        logs = [jnp.log(jnp.asarray(n)) for n in counts]
+        # [N] zeros with a derivative.
+        change = jnp.stack([x - jax.lax.stop_gradient(x) for x in logs])
+
+        def attach(value, ends):
+            high, low = ends[: len(counts)], ends[len(counts) :]
+            has_slope = (high > 0) & (low > 0)
+            ratio = jnp.where(has_slope, high, 1) / jnp.where(has_slope, low, 1)
+            elasticity = jnp.log(ratio) / (2 * math.log(WINDOW))  # [N, ...]
+            return value * (1 + jnp.tensordot(change, elasticity, 1))
+
+        return jax.tree.map(attach, fn(self, *fixed), exact)
 
 
 @jax.custom_jvp
@@ -75,7 +117,7 @@ def _secant_ceil(x: Array) -> Array:
 @_secant_ceil.defjvp
 def _secant_ceil_jvp(primals, tangents):
     (x,), (tangent,) = primals, tangents
-    high, low = x * _WINDOW, x / _WINDOW
+    high, low = x * WINDOW, x / WINDOW
     width = jnp.where(high == low, 1.0, high - low)
     slope = (jnp.ceil(high) - jnp.ceil(low)) / width
     return jnp.ceil(x), slope * tangent

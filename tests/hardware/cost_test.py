@@ -33,6 +33,7 @@ def test_fields_with_their_units_and_parts_with_their_sums():
         ["temperature_c", "1,090 °C"],  # no k°C
         ["feasible", "yes"],
         ["violation", "0"],
+        ["power_w", "39.1 W"],
         ["Breakdown", "Sum", "Length"],
         ["op_s", "7 µs", "3"],
         ["crossbars_needed", "12", ""],

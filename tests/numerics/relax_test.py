@@ -43,6 +43,40 @@ class CeilTest(chex.TestCase):
             assert float(jnp.max(elasticity / jnp.ceil(x))) <= 1.25
 
 
+@pytest.mark.parametrize("variant", [jax.jit, lambda fn: fn], ids=["jit", "eager"])
+def test_secant_by_hand(variant):
+    # ceil(8 / n) tasks of work w at n = 3: 3 w, 2 w at 4.5 and 4 w at 2. The
+    # elasticity is log(2 / 4) / log(2.25) = -0.8548, so d / dn = 3 w / 3 of it.
+    # By w the slope is that of the function itself, 3.
+    def total(w, n):
+        return smooth(0.1).secant(lambda relax, n: w * relax.ceil(8 / n), n)
+
+    value, slopes = variant(jax.value_and_grad(total, (0, 1)))(5.0, 3.0)
+    assert float(value) == 15
+    np.testing.assert_allclose(slopes, [3, -5 * 0.854756], rtol=1e-5)
+
+
+def test_secant_of_a_longest_stage_that_may_change():
+    # Stages of 12 / m and 12 / n, at m = n = 3 both 4. Half as much again of m
+    # leaves the other, 4; two thirds of it take 6: log(4 / 6) / log(2.25) = -0.5.
+    def longest(m, n):
+        return smooth(1e-3).secant(lambda r, m, n: r.max(12 / m, 12 / n), m, n)
+
+    slopes = jax.grad(lambda *x: jnp.log(longest(*x)), (0, 1))(3.0, 3.0)
+    np.testing.assert_allclose(slopes, [-0.5 / 3, -0.5 / 3], rtol=1e-3)
+
+
+def test_secant_of_nothing_is_flat():
+    def tree(n):
+        return smooth(0.1).secant(lambda relax, n: {"a": jnp.zeros(2) / n}, n)["a"]
+
+    np.testing.assert_array_equal(jax.jacrev(tree)(2.0), [0, 0])
+
+
+def test_exact_secant_is_the_function():
+    assert float(EXACT.secant(lambda relax, n: relax.ceil(8 / n), 3.0)) == 3
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.floats(0, 1e9, width=32), min_size=1, max_size=8),

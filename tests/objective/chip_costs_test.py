@@ -1,6 +1,7 @@
 """The co-jitted step: task loss, hardware costs and all their gradients in one call."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from codesign import workload
-from codesign.hardware import reram_gpu, roofline
+from codesign.hardware import closeness, reram_gpu, roofline
 from codesign.numerics.relax import EXACT, smooth
 from codesign.objective import Design, chip_costs
 from codesign.training.config import TrainConfig, make_optimizer
@@ -114,9 +115,8 @@ def test_cost_gradients_against_finite_differences(tiny_network):
         paths = map(
             jax.tree_util.keystr, dict(jax.tree_util.tree_leaves_with_path(wide))
         )
-        straight_through = {  # the crossbars' number, on which copies depend
-            i for i, path in enumerate(paths) if "reram" in path or "crossbars" in path
-        }
+        counts = re.compile(closeness.COUNTS.pattern)
+        straight_through = {i for i, path in enumerate(paths) if counts.search(path)}
         for name in ("period_s", "energy_j"):
             gradients = jax.tree.leaves(found[name])
             for i, leaf in enumerate(leaves):

@@ -1,6 +1,7 @@
 """The memory subsystem behind `estimate`: the exact simulator, or a smooth surrogate."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -236,14 +237,16 @@ def segments(
 
 
 def _longer(a: Array, b: Array, temperature: Scalar) -> Array:
-    """Returns the longer of two times [K]: their sum at T = 1, their maximum as T -> 0.
+    """Returns the longer of two times [K], too long by the most where they are equal.
 
-    (a + b + sqrt((a - b)^2 + 4 T^2 a b)) / 2 grows with a and with b, and doubles when
-    both double, as the p-norm of `Relax.max` does. That takes 5 times as long, since a
-    power is a logarithm and an exponential.
+    (a + b + sqrt((a - b)^2 + 4 e^2 a b)) / 2 with e = 2^(T / 4) - 1 grows with a and
+    with b, doubles when both double, and is (1 + e) a where they are equal: 19 % too
+    long at T = 1, all as the p-norm of `Relax.max` is. That takes 5 times as long, since
+    a power is a logarithm and an exponential.
     """
+    excess = jnp.expm1(temperature * (math.log(2) / 4))
     # Both are 0 where a segment only renames; no time squares to as little as 1e-36.
-    squared = (a - b) ** 2 + 4 * temperature**2 * a * b + 1e-36
+    squared = (a - b) ** 2 + 4 * excess**2 * a * b + 1e-36
     return (a + b + jnp.sqrt(squared)) / 2
 
 

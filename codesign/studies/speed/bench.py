@@ -1,4 +1,4 @@
-"""How fast is the library, against targets and peers? A piece at one size is a unit."""
+"""How fast, and how smooth, is the library? A piece at one size is a unit of work."""
 
 import dataclasses
 import importlib.util
@@ -13,6 +13,7 @@ from codesign.studies.speed import (
     kernel_speed,
     memory_speed,
     search_speed,
+    smooth_error,
     training_speed,
 )
 
@@ -21,15 +22,16 @@ GROUPS = {  # by name of a piece: `measure(size, repeats, seed)`, and sizes, lea
     "convolution": kernel_speed.PIECES,
     "search": search_speed.PIECES,
     "memory": memory_speed.PIECES,
+    "smooth": smooth_error.PIECES,
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchConfig(frame.Config):
-    """What is timed; all of it may change in a workdir, as units hold it."""
+    """What is measured; all of it may change in a workdir, as units hold it."""
 
     only: tuple[str, ...] = setting(
-        tuple(GROUPS), "Groups to time.", one_of=GROUPS, distinct=True, free=True
+        tuple(GROUPS), "Groups to measure.", one_of=GROUPS, distinct=True, free=True
     )
     repeats: int = setting(30, "Runs of each timed piece.", least=3, free=True)
     num_sizes: int = setting(4, "Sizes of each piece, at most.", least=1, free=True)
@@ -54,7 +56,7 @@ def units(config: BenchConfig) -> list[tuple[str, str, float | str, int, str]]:
 
 
 def measure(config: BenchConfig, unit: tuple, job: frame.Job) -> list[Quantity]:
-    """Times one piece at one size."""
+    """Measures one piece at one size."""
     group, piece, size, repeats, _ = unit
     job.update(0, f"{piece}, {size}")
     return GROUPS[group][piece][0](size, repeats, config.seed)
@@ -64,7 +66,8 @@ def report(config: BenchConfig, found: dict[tuple, list[Quantity]]) -> frame.Rep
     """Compares what has a target, and shows the rest."""
     rows = list(itertools.chain(*found.values()))
     asked = [row for row in rows if row.asked is not None]
-    rest = [row for row in rows if row.asked is None]
+    timed = [row for row in rows if not smooth_error.is_ours(row)]
+    rest = [row for row in timed if row.asked is None]
     machine = next(iter(found))[-1]
     notes = [
         f"Medians of {config.repeats} interleaved runs in one process; of asks, Optuna's "
@@ -79,15 +82,22 @@ def report(config: BenchConfig, found: dict[tuple, list[Quantity]]) -> frame.Rep
         cells = [(r.title, comparison.ours(r), comparison.peer(r)) for r in rows]
         return Table(title, columns, cells, notes)
 
-    caption = "Left of 1 a target is met; a diamond is a peer in the same run."
+    caption = (
+        "Left of 1 a target is met; a diamond is a peer in the same run. Bars end at "
+        f"{_LEAST:g}."
+    )
     bars = frame.Figure("bench", _bars(asked), caption)
+    if not timed:
+        notes = []
+    smooth = smooth_error.tables(rows)
+    everything = [table("All", timed, *notes)] if timed else []
     met = sum(row.verdict == "met" for row in asked)
     return frame.Report(
-        title="Speed against targets and peers",
+        title="Speed and smoothness against targets and peers",
         summary=f"{met} of {len(asked)} targets met on {machine}.",
-        sections=[frame.Section("Speed", [bars, table("All", rows, *notes)])],
+        sections=[frame.Section("Figures", [bars, *everything, *smooth])],
         quantities=rows,
-        shown=[table("Without a target", rest)] if rest else [],
+        shown=[*([table("Without a target", rest)] if rest else []), *smooth],
         compared=["Targets", *notes],
     )
 
@@ -101,12 +111,21 @@ def _bars(rows: list[Quantity]) -> Figure:
     axes.invert_yaxis()
     axes.axvline(1, color=canvas.INK, lw=1)
     for y, row in enumerate(rows):
-        target = row.asked or 1
         color = canvas.BLUE if row.verdict == "met" else canvas.VERMILION
-        axes.barh(y, (row.value or 0) / target - 1, left=1, color=color, height=0.6)
+        ratio = _over_asked(row, row.value)
+        axes.barh(y, ratio - 1, left=1, color=color, height=0.6)
         if row.peer and row.peer[1] is not None:
-            axes.plot(row.peer[1] / target, y, "D", color=canvas.GREY, ms=4)
+            axes.plot(_over_asked(row, row.peer[1]), y, "D", color=canvas.GREY, ms=4)
     return figure
+
+
+_LEAST = 1e-3  # of measured over asked, as a logarithm has no place for 0
+
+
+def _over_asked(row: Quantity, value: float | None) -> float:
+    if not row.asked:  # none is allowed
+        return 1 / _LEAST if value else _LEAST
+    return max((value or 0) / row.asked, _LEAST)
 
 
 STUDY = frame.Study(
