@@ -12,6 +12,7 @@ from codesign.objective import chip_costs
 from codesign.records import StrPath
 from codesign.search import Study
 from codesign.studies import frame
+from codesign.studies.deeptrain import placement_beside
 from codesign.studies.deeptrain.placement_report import report
 from codesign.studies.deeptrain.placement_result import PlacementResult
 from codesign.studies.deeptrain.placement_runs import Prepared
@@ -33,7 +34,8 @@ def prepare(
 
     Raises:
         ValueError: For a stack that cannot hold a network, a damaged or unfit data file,
-            or a warm start from another network.
+            a warm start from another network, or a folder in `beside` that is not of
+            the same search.
         OSError: For data that cannot be read.
     """
     dataset = data.load(
@@ -60,7 +62,10 @@ def prepare(
         _check_search(config, name, network.num_sites, has_begun)
         costs = chip_costs(ops, reram_gpu.estimate, batch_size=config.train.batch_size)
         trainer = Trainer(network, dataset, config.train, chip_costs=costs)
-        prepared[name] = Prepared(name, trainer, ops, spec)
+        others = placement_beside.read(
+            config, STUDY.name, workdir, name, network.num_sites
+        )
+        prepared[name] = Prepared(name, trainer, ops, spec, others)
     return prepared
 
 

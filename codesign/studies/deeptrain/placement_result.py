@@ -10,9 +10,9 @@ from codesign.hardware import reram_gpu
 from codesign.hardware.cost import Cost
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.search import Trial
+from codesign.studies.claims import PairedLoss, paired_losses
+from codesign.studies.deeptrain.placement_beside import Finding
 from codesign.workload import Workload
-
-TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class PlacementRow:
 
     mask: np.ndarray  # [C] of 0 and 1
     statuses: tuple[str, ...]  # by seed
-    validation: tuple[float, ...]  # by seed, without those that diverged
-    test: tuple[float, ...]
+    validation: tuple[float | None, ...]  # by seed, None where the run diverged
+    test: tuple[float | None, ...]
     history: tuple[float, ...]  # validation accuracy after each epoch, first seed
     cost: Cost
     training_time_s: float  # of the whole run on the stack, by its model
@@ -44,13 +44,18 @@ class PlacementRow:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean test accuracy, or None if every run diverged."""
-        return float(np.mean(self.test)) if self.test else None
+        """Mean test accuracy of the runs that did not diverge, or None if all did."""
+        return mean(self.test)
 
     @property
     def accuracy_error(self) -> float | None:
         """Standard error of `accuracy` over seeds; None of one."""
         return standard_error(self.test)
+
+    @property
+    def num_diverged(self) -> int:
+        """Runs that diverged."""
+        return self.test.count(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +73,22 @@ class PlacementResult:
     rows: dict[str, PlacementRow]
     doubt: str  # why `bo_n` is All-BN: no other placement was confirmed; else empty
     num_step_traces: int
+    num_test: int  # images of the test split
+    others: tuple[Finding, ...] = ()  # of the same network, to be compared
 
     @property
     def confirmed(self) -> bool:
         """Whether a placement with fewer norms stayed within tolerance over all seeds."""
         return not self.doubt
+
+    @property
+    def loss(self) -> PairedLoss | None:
+        """What BO-N loses against All-BN on the test split; None if none was found."""
+        if not self.confirmed:
+            return None
+        candidate, reference = self.rows["bo_n"], self.rows["all_bn"]
+        losses = paired_losses(candidate.test, reference.test)
+        return PairedLoss(losses, self.num_test)
 
     @property
     def ended(self) -> list[Trial]:
@@ -132,8 +148,15 @@ def period_and_energy(cost: Cost) -> tuple[float, float]:
 _estimate = jax.jit(reram_gpu.estimate, static_argnames=("batch_size",))
 
 
-def standard_error(values: tuple[float, ...]) -> float | None:
-    """Standard error of a mean; None of a single value, which has none."""
-    if len(values) < 2:
+def mean(values: tuple[float | None, ...]) -> float | None:
+    """Mean of those that are there; None without any."""
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None
+
+
+def standard_error(values: tuple[float | None, ...]) -> float | None:
+    """Standard error of `mean`; None of a single value, which has none."""
+    found = [value for value in values if value is not None]
+    if len(found) < 2:
         return None
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(np.std(found, ddof=1) / np.sqrt(len(found)))

@@ -11,6 +11,7 @@ from codesign.objective import Design
 from codesign.records import read_metrics
 from codesign.report import format_mask, format_percent
 from codesign.search import Trial, points
+from codesign.studies.deeptrain.placement_beside import Finding
 from codesign.studies.deeptrain.placement_result import (
     PlacementRow,
     found_status,
@@ -33,6 +34,7 @@ class Prepared:
     trainer: Trainer
     ops: Workload
     spec: ReramGpuSpec
+    others: tuple[Finding, ...] = ()  # to be compared
 
     def costs(self, x: np.ndarray) -> dict[str, float]:
         """Period and energy of one image with the placement `x` `[C]`."""
@@ -103,34 +105,46 @@ class Runs:
     def row(self, x: np.ndarray, trial: Trial | None) -> PlacementRow:
         """Trains a placement from every seed; the search's own trial is the first."""
         config, prepared = self._config, self._prepared
-        statuses, validation, test, histories = [], [], [], []
-        for seed in range(config.seed, config.seed + config.num_seeds):
-            if trial is not None and seed == config.seed:
-                statuses.append(found_status(trial))
-                histories.append([])
-                if trial.value is not None:
-                    histories[-1] = trial.metrics["history"]
-                    validation.append(trial.value)
-                    test.append(trial.metrics["test_accuracy"])
-                continue
-            result = self.train(x, seed)
-            statuses.append(result.status)
-            histories.append([e["validation_accuracy"] for e in result.history])
-            if result.status != "diverged":
-                validation.append(result.validation_accuracy)
-                test.append(result.test_accuracy)
         batch_size = config.train.batch_size
         batch = stack_cost(prepared.spec, prepared.ops, x, batch_size=batch_size)
         num_steps = prepared.trainer.steps_per_epoch * config.train.epochs
-        return PlacementRow(
+        row = PlacementRow(
             mask=x,
-            statuses=tuple(statuses),
-            validation=tuple(validation),
-            test=tuple(test),
-            history=tuple(histories[0]),
+            statuses=(),
+            validation=(),
+            test=(),
+            history=(),
             cost=stack_cost(prepared.spec, prepared.ops, x),
             training_time_s=float(batch.latency_s) * num_steps,
         )
+        if trial is not None:
+            is_told = trial.value is not None
+            row = dataclasses.replace(
+                row,
+                statuses=(found_status(trial),),
+                validation=(trial.value,),
+                test=(trial.metrics["test_accuracy"] if is_told else None,),
+                history=tuple(trial.metrics["history"]) if is_told else (),
+            )
+        return self.more(row, config.num_seeds)
+
+    def more(self, row: PlacementRow, num_seeds: int) -> PlacementRow:
+        """Trains a row's placement from further seeds, up to `num_seeds` in all."""
+        for seed in range(len(row.statuses), num_seeds):
+            result = self.train(row.mask, self._config.seed + seed)
+            diverged = result.status == "diverged"
+            history = [entry["validation_accuracy"] for entry in result.history]
+            row = dataclasses.replace(
+                row,
+                statuses=(*row.statuses, result.status),
+                validation=(
+                    *row.validation,
+                    None if diverged else result.validation_accuracy,
+                ),
+                test=(*row.test, None if diverged else result.test_accuracy),
+                history=row.history if seed else tuple(history),
+            )
+        return row
 
     def log(self, x: np.ndarray, text: str) -> None:
         """Shows a line about a placement above the progress."""
