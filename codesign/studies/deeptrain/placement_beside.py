@@ -15,7 +15,8 @@ from codesign.report import Column, Results, Table
 from codesign.studies.claims import Verdict
 from codesign.studies.deeptrain.placement_settings import PlacementConfig
 
-_UNFIT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_UNFIT = (OSError, ValueError)
+_DAMAGED = (KeyError, TypeError, AttributeError, RecursionError)
 _MAY_DIFFER = {"preset", "seed"}  # besides what may differ in one workdir
 
 
@@ -73,7 +74,12 @@ def read(
         except _UNFIT as error:
             raise ValueError(
                 f"`beside` (={text!r}) must be the workdir of the same search, which has "
-                f"ended: {error}."
+                f"ended, but {error}."
+            ) from error
+        except _DAMAGED as error:
+            raise ValueError(
+                f"`beside` (={text!r}) must be the workdir of the same search, but a file "
+                f"in it is damaged ({error!r}); run that search again."
             ) from error
     return tuple(found)
 
@@ -85,7 +91,7 @@ def _check_settings(config: PlacementConfig, study: str, path: pathlib.Path) -> 
     ours = jsonable(config)
     free = (ours.keys() - settings.identity(config).keys()) | _MAY_DIFFER
     if lines := settings.differences(config, there | {key: ours[key] for key in free}):
-        raise ValueError(f"other settings: {'; '.join(lines)}")
+        raise ValueError(f"it has other settings: {'; '.join(lines)}")
 
 
 def _finding(results: Results, network: str, num_sites: int, several: bool) -> Finding:
@@ -125,6 +131,7 @@ def _checked(value: Any, name: str, *kinds: type) -> Any:
 
 
 def _sites(names: Any, num_sites: int) -> tuple[int, ...]:
+    names = _checked(names, "found", str)
     parts = names.split(",") if names else []  # none are kept by No-BN
     sites = tuple(int(p[1:]) - 1 for p in parts if re.fullmatch(r"C[1-9]\d{0,3}", p))
     if site_names(sites) != names or any(site >= num_sites for site in sites):

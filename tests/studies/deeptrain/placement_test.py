@@ -19,8 +19,9 @@ from absl import logging
 
 from codesign import models
 from codesign.records import workdir as folders
-from codesign.report import Results
+from codesign.report import Progress, Results
 from codesign.search.study import Study
+from codesign.studies import claims
 from codesign.studies.deeptrain import placement, placement_search, stack_published
 from codesign.training import TrainConfig, Trainer
 from tests.conftest import tiny
@@ -197,7 +198,7 @@ def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
     reference, (result,) = finished
     workdir = tmp_path / "copy"
     shutil.copytree(reference, workdir)
-    more = dataclasses.replace(_TINY, num_evaluations=6, num_seeds=3)
+    more = dataclasses.replace(_TINY, num_evaluations=6, num_seeds=3, max_seeds=3)
     (again,) = placement.run(more, workdir=workdir)
     assert [t.x.tolist() for t in again.trials[:5]] == [
         t.x.tolist() for t in result.trials
@@ -210,6 +211,48 @@ def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
         ValueError, match="num_seeds: 3 there, 2 now, and may only grow"
     ):
         placement.run(_TINY, workdir=workdir)
+
+
+@pytest.mark.slow
+def test_a_claim_that_is_open_gets_more_seeds(
+    finished, tmp_path, three_sites, monkeypatch
+):
+    extended = []
+    monkeypatch.setattr(Progress, "extend", lambda self, count: extended.append(count))
+    # So wide a bar for what a claim takes that only the whole budget could decide it.
+    monkeypatch.setattr(claims, "LEVEL", 1e-12)
+    config = dataclasses.replace(_TINY, num_seeds=3, max_seeds=4)
+    grown = tmp_path / "grown"
+    shutil.copytree(finished[0], grown)  # of two seeds
+    (result,) = placement.run(config, workdir=grown)
+    assert result.confirmed
+    # All-BN and BO-N, one further seed each, of four epochs.
+    assert extended[-1] == 8
+    assert {key: len(row.test) for key, row in result.rows.items()} == {
+        "all_bn": 4,
+        "no_bn": 3,
+        "bo_n": 4,
+    }
+    whole = tmp_path / "whole"
+    placement.run(config, workdir=whole)
+    assert _values(grown) == _values(whole)
+    assert json.loads((whole / "results.json").read_text())["claim"] == {
+        "vgg11": "not_decided"
+    }
+
+
+def test_what_another_search_found_stands_beside(finished, tmp_path, three_sites):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    config = dataclasses.replace(_TINY, beside=(str(finished[0]),))
+    (result,) = placement.run(config, workdir=workdir)
+    (other,) = result.others
+    assert (other.seed, other.num_evaluations) == (0, 5)
+    mask = result.rows["bo_n"].mask
+    assert other.sites == (tuple(np.flatnonzero(mask)) if result.confirmed else None)
+    assert other.loss == _values(workdir)["accuracy_loss[bo_n]"]
+    page = (workdir / "report.html").read_text()
+    assert "1 of 1 others found the same" in page
 
 
 @pytest.mark.slow
@@ -261,7 +304,11 @@ def test_another_setting_in_the_same_workdir_is_refused(finished, three_sites):
         ({"image_size": 4}, "`image_size` must be >= 8, got 4"),
         ({"num_evaluations": 2}, "`num_evaluations` must be >= 3, got 2: All-BN"),
         ({"num_evaluations": 300}, "at most 256"),
-        ({"seed": 2**32 - 1}, "`seed` must lie in"),
+        ({"seed": 2**32 - 1}, r"`seed` must lie in 0..2\*\*32 - `max_seeds`"),
+        ({"num_seeds": 3}, r"`max_seeds` \(=2\) must be at least `num_seeds` \(=3\)"),
+        ({"max_seeds": 2.5}, "`max_seeds` must be a whole number, got 2.5"),
+        ({"beside": "runs/one"}, r"`beside` must be a tuple.*write \('runs/one',\)"),
+        ({"beside": ("runs/none",)}, r"`beside` \(='runs/none'\).*which has ended"),
         ({"sparsity_penalty": float("inf")}, "finite"),
         ({"width": float("inf")}, "finite"),
         ({"num_seeds": 0}, "`num_seeds` must be >= 1"),
