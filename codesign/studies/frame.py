@@ -57,9 +57,10 @@ class Config:
             ValueError: Names the setting, its value, the rule and the way out.
         """
         config = settings.checked(self)
-        if config.seed + getattr(config, "num_seeds", 1) > SEEDS:
+        most = "max_seeds" if hasattr(config, "max_seeds") else "num_seeds"
+        if config.seed + getattr(config, most, 1) > SEEDS:
             raise ValueError(
-                f"`seed` must lie in 0..2**32 - `num_seeds`, got {config.seed}; runs "
+                f"`seed` must lie in 0..2**32 - `{most}`, got {config.seed}; runs "
                 "take the seeds that follow it."
             )
         config.check()

@@ -16,6 +16,7 @@ from codesign.objective import Design, chip_costs
 from codesign.records import StrPath
 from codesign.search import Study
 from codesign.studies import brought, frame
+from codesign.studies.deeptrain import placement_beside
 from codesign.studies.deeptrain.placement_report import report
 from codesign.studies.deeptrain.placement_result import PlacementResult
 from codesign.studies.deeptrain.placement_runs import Prepared
@@ -43,7 +44,8 @@ def prepare(
 
     Raises:
         ValueError: For a chip that cannot hold a network, a damaged or unfit data file,
-            or a warm start from another network.
+            a warm start from another network, or a folder in `beside` that is not of
+            the same search.
         OSError: For data that cannot be read.
     """
     dataset = dataset or data.load(
@@ -68,6 +70,9 @@ def prepare(
         ops = workload.trace(*made.trace_args())
         has_begun = (config.folder(workdir, name) / "journal.jsonl").exists()
         _check_search(config, name, made.num_sites, has_begun)
+        others = placement_beside.read(
+            config, STUDY.name, workdir, name, made.num_sites
+        )
         costs = chip_costs(
             ops, chip.estimate, batch_size=batch_size, relax=smooth(TEMPERATURE)
         )
@@ -75,7 +80,7 @@ def prepare(
         check_chip(chip, ops, name, batch_size)
         mask = jnp.ones(made.num_sites)
         jax.eval_shape(jax.jacrev(costs), Design(bn_mask=mask, chip=chip.spec))
-        prepared[name] = Prepared(name, trainer, ops, chip)
+        prepared[name] = Prepared(name, trainer, ops, chip, others)
     return prepared
 
 

@@ -16,8 +16,8 @@ from codesign.search import pareto, points
 from codesign.search.surrogate import Posterior, sample_posterior
 from codesign.search.thompson import without_long_tail
 from codesign.studies import frame
+from codesign.studies.claims import TOLERANCE
 from codesign.studies.deeptrain.placement_result import (
-    TOLERANCE,
     PlacementResult,
     PlacementRow,
     found_status,

@@ -1,14 +1,19 @@
 """The numbers of a placement search, as results.json holds them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from codesign.report import Quantity
 from codesign.search.diagnostics import Diagnostics
-from codesign.studies.deeptrain.placement_result import PlacementResult, standard_error
+from codesign.studies.claims import PairedLoss
+from codesign.studies.deeptrain.placement_result import (
+    PlacementResult,
+    mean,
+    standard_error,
+)
 from codesign.studies.deeptrain.stack_published import GPU_WORK_CUT
 
 
@@ -26,7 +31,7 @@ def result_quantities(
         )
 
     for key, row in result.rows.items():
-        note = _spread(row.test) if row.test else "every run diverged"
+        note = _spread(row.test)
         add("accuracy", row.accuracy, "", key, note=note)
         add("num_bn", int(row.mask.sum()), "", key)
         for name, unit, what in (
@@ -36,15 +41,11 @@ def result_quantities(
         ):
             note = f"{what}exact model of {result.chip.name}"
             add(name, getattr(row, name), unit, key, kind="assumed", note=note)
-        if row.validation:
+        accuracy = mean(row.validation)
+        if accuracy is not None:
             note = _spread(row.validation)
-            add(
-                "validation_accuracy",
-                float(np.mean(row.validation)),
-                "",
-                key,
-                note=note,
-            )
+            add("validation_accuracy", accuracy, "", key, note=note)
+    _add_loss(add, result.loss, result.doubt)
     rows = result.rows
     papers: dict[str, Any] = dict(
         paper=GPU_WORK_CUT, source="Fig. 9(b), mean of four networks at full width"
@@ -70,15 +71,35 @@ def result_quantities(
     return found
 
 
-def _spread(accuracies: tuple[float, ...]) -> str:
+def _add_loss(add: Callable[..., None], loss: PairedLoss | None, doubt: str) -> None:
+    """Adds what BO-N loses against All-BN on the test split, and its bound."""
+    if loss is None:
+        for name in ("accuracy_loss", "accuracy_loss_upper"):
+            add(name, None, "", "bo_n", note=f"none found: {doubt}")
+        return
+    count = len(loss.losses)
+    note = f"paired mean of {count} seed{'s' if count > 1 else ''}"
+    add("accuracy_loss", loss.mean, "", "bo_n", note=note)
+    note = "one-sided 95% bound of it" if count > 1 else "one seed has no bound"
+    add("accuracy_loss_upper", loss.bound(), "", "bo_n", note=note)
+
+
+def _spread(accuracies: tuple[float | None, ...]) -> str:
+    num_seeds, num_diverged = len(accuracies), accuracies.count(None)
+    if num_diverged == num_seeds:
+        return "every run diverged"
     error = standard_error(accuracies)
+    seeds = f"{num_seeds} seeds"
+    if num_diverged:
+        seeds = f"{num_seeds - num_diverged} of {seeds}, {num_diverged} diverged"
     if error is None:
-        return "one seed"
-    return f"mean of {len(accuracies)} seeds, standard error {error:.4f}"
+        return seeds if num_diverged else "one seed"
+    return f"mean of {seeds}, standard error {error:.4f}"
 
 
 _OVER_NETWORKS = {  # else the mean
     "train_step_traces": (max, "most of any network"),
+    "accuracy_loss_upper": (max, "largest of any network"),
     "surrogate_r_hat": (max, "worst of any network"),
     "surrogate_ess": (min, "least of any network"),
     "num_evaluations": (sum, "sum over networks"),

@@ -9,18 +9,22 @@ from codesign import report as reports
 from codesign.report import Card, Column, Paragraph, Quantity, Table
 from codesign.search.diagnostics import Diagnostics, diagnose
 from codesign.studies import frame
+from codesign.studies.claims import TOLERANCE
 from codesign.studies.deeptrain import (
+    placement_beside,
+    placement_claims,
     placement_figures,
     stack_published,
 )
 from codesign.studies.deeptrain import placement_sensitivity as sensitivity
+from codesign.studies.deeptrain.placement_beside import Finding, site_names
+from codesign.studies.deeptrain.placement_claims import Claim
 from codesign.studies.deeptrain.placement_figures import LABELS
 from codesign.studies.deeptrain.placement_quantities import (
     over_networks,
     result_quantities,
 )
 from codesign.studies.deeptrain.placement_result import (
-    TOLERANCE,
     PlacementResult,
     PlacementRow,
     found_status,
@@ -34,8 +38,9 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
     sections, shown, cards, warnings = [], [], [], []
     quantities: list[Quantity] = []
     sensitive: dict[str, Any] = {}
+    claims = placement_claims.settle(config, found)
     for name, result in found.items():
-        table = comparison_table(config, result)
+        table = comparison_table(config, result, claims.get(name))
         shown.append(table)
         posterior = placement_figures.fit_surrogate(result)
         diagnostics = None if posterior is None else diagnose(posterior)
@@ -50,9 +55,11 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
         sensitive[name] = sensitivity.extras(found_here)
         knobs = [sensitivity.knob_table(result, found_here)] if found_here else []
         sites = [sensitivity.site_table(result)] if found_here else []
-        body = [*knobs, table, *figures, *sites, *surrogate, trials_table(result)]
+        beside = _beside(config, result, claims.get(name))
+        body = [*knobs, table, *beside, *figures, *sites, *surrogate]
+        body.append(trials_table(result))
         sections.append(frame.Section(f"{name} on {config.dataset}", body))
-        cards += _cards(result, several)
+        cards += _cards(result, claims.get(name), several)
         warnings += _warnings(result)
         quantities += result_quantities(result, diagnostics)
     chip = next(iter(found.values())).chip
@@ -66,7 +73,9 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
         sections.append(frame.Section("The published placements", body))
     return frame.Report(
         title=f"Batch norms on {chip.name}",
-        summary=" ".join(summary(config, result) for result in found.values()),
+        summary=" ".join(
+            summary(config, result, claims.get(name)) for name, result in found.items()
+        ),
         sections=sections,
         cards=cards,
         shown=shown,
@@ -77,7 +86,13 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
             *over_networks(quantities, several),
             *(stack_published.published_quantities() if is_papers else []),
         ],
-        extras={"sensitivities": sensitive},
+        extras={
+            "found": {name: _found(result) for name, result in found.items()},
+            "claim": {
+                name: claims[name].verdict if name in claims else None for name in found
+            },
+            "sensitivities": sensitive,
+        },
         compared=(
             "The paper's numbers and ours",
             "GPU work saved by BO-N: of what was trained above. All else: of the "
@@ -86,25 +101,29 @@ def report(config: PlacementConfig, found: dict[str, PlacementResult]) -> frame.
     )
 
 
-def summary(config: PlacementConfig, result: PlacementResult) -> str:
+def summary(
+    config: PlacementConfig, result: PlacementResult, claim: Claim | None
+) -> str:
     """The answer in a paragraph."""
     all_bn, bo_n = result.rows["all_bn"], result.rows["bo_n"]
     name = f"{result.network_name} on {config.dataset}"
-    if not result.confirmed:
+    if claim is None:
         return f"{name}: no placement with fewer batch norms: {result.doubt}."
     kept = int(bo_n.mask.sum())
     cut = 1 - bo_n.period_s / all_bn.period_s
     energy = 1 - bo_n.energy_j / all_bn.energy_j
     return (
-        f"{name} needs {kept} of its {len(bo_n.mask)} batch norms (after "
+        f"{name} keeps {kept} of its {len(bo_n.mask)} batch norms (after "
         f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
-        f"{_accuracy(all_bn)} with all, over {_count(config.num_seeds, 'seed')}. On "
-        f"{result.chip.name} that shortens the time of an image by {cut:.1%} and saves "
-        f"{energy:.1%} of the energy."
+        f"{_accuracy(all_bn)} with all, over {_count(len(bo_n.test), 'seed')}, "
+        f"{claim.sentence}. On {result.chip.name} that shortens the time of an image by "
+        f"{cut:.1%} and saves {energy:.1%} of the energy."
     )
 
 
-def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
+def comparison_table(
+    config: PlacementConfig, result: PlacementResult, claim: Claim | None
+) -> Table:
     """All-BN, No-BN, the paper's placement and BO-N: accuracy and cost."""
     stages = {"slowest_conv_s": "ReRAM stage", "slowest_bn_s": "GPU stage"}
     parts = result.rows["all_bn"].cost.breakdown
@@ -117,6 +136,7 @@ def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
             Column("BN", justify="right"),
             Column("Sites"),
             Column("Test accuracy", justify="right"),
+            "Claim",
             *(Column(name, "s", "si") for name in stages.values()),
             Column("Period", "s", "si"),
             Column("Training", "s", "si"),
@@ -124,8 +144,8 @@ def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
             Column("GPU work" if stages else "BN work", format="percent"),
         ],
         footnotes=[
-            f"Test accuracy: mean over {_count(config.num_seeds, 'seed')}"
-            + (", and its standard error." if config.num_seeds > 1 else "."),
+            _footnote(result),
+            placement_claims.footnote(config),
             "BO-N: the placement that the search found. "
             + "ReRAM stage: the slowest conv or dense layer. GPU stage: batch norm. "
             * bool(stages)
@@ -146,6 +166,7 @@ def comparison_table(config: PlacementConfig, result: PlacementResult) -> Table:
             int(row.mask.sum()),
             reports.format_mask(row.mask),
             _accuracy(row),
+            claim and claim.text if key == "bo_n" else None,
             *(float(row.cost.breakdown[part]) for part in stages),
             row.period_s,
             row.training_time_s,
@@ -218,7 +239,42 @@ def surrogate_table(diagnostics: Diagnostics) -> Table:
     return table
 
 
-def _cards(result: PlacementResult, several: bool) -> list[Card]:
+def _footnote(result: PlacementResult) -> str:
+    least = min(len(row.test) for row in result.rows.values())
+    most = len(result.rows["all_bn"].test)
+    text = f"Test accuracy: mean over {_count(least, 'seed')}"
+    if most > least:
+        text += f", of All-BN and BO-N over {most}"
+    return text + (", and its standard error." if most > 1 else ".")
+
+
+def _found(result: PlacementResult) -> str | None:
+    if not result.confirmed:
+        return None
+    return site_names([int(s) for s in np.flatnonzero(result.rows["bo_n"].mask)])
+
+
+def _beside(
+    config: PlacementConfig, result: PlacementResult, claim: Claim | None
+) -> list[Table]:
+    """What other searches found, if the settings name some."""
+    if not result.others:
+        return []
+    mask = result.rows["bo_n"].mask
+    this = Finding(
+        seed=config.seed,
+        num_cpus=reports.environment()["num_cpus"],
+        num_evaluations=len(result.trained),
+        sites=tuple(map(int, np.flatnonzero(mask))) if claim else None,
+        period_s=result.rows["bo_n"].period_s,
+        loss=claim and claim.loss.mean,
+        loss_upper=claim and claim.loss.bound(),
+        verdict=claim and claim.verdict,
+    )
+    return [placement_beside.table(this, result.others)]
+
+
+def _cards(result: PlacementResult, claim: Claim | None, several: bool) -> list[Card]:
     all_bn, bo_n = result.rows["all_bn"], result.rows["bo_n"]
     name = f"{result.network_name}: " if several else ""
     return [
@@ -228,7 +284,9 @@ def _cards(result: PlacementResult, several: bool) -> list[Card]:
             f"after {_sites(bo_n.mask)}",
         ),
         Card(
-            f"{name}Test accuracy", _accuracy(bo_n), f"{_accuracy(all_bn)} with All-BN"
+            f"{name}Test accuracy",
+            _accuracy(bo_n),
+            f"{_accuracy(all_bn)} with All-BN" + (f": {claim.text}" if claim else ""),
         ),
         Card(
             f"{name}Period",
@@ -265,11 +323,15 @@ def _warnings(result: PlacementResult) -> list[str | Table]:
 
 
 def _accuracy(row: PlacementRow) -> str:
+    num_seeds, num_diverged = len(row.test), row.num_diverged
     if row.accuracy is None:
-        return "diverged"
-    if row.accuracy_error is None:
-        return f"{row.accuracy:.1%}"
-    return f"{row.accuracy:.1%} ± {row.accuracy_error:.1%}".replace("% ±", " ±")
+        return "diverged" if num_seeds == 1 else f"all {num_seeds} diverged"
+    text = f"{row.accuracy:.1%}"
+    if row.accuracy_error is not None:
+        text = f"{text[:-1]} ± {row.accuracy_error:.1%}"
+    if num_diverged:
+        text += f" ({num_seeds - num_diverged} of {num_seeds}, {num_diverged} diverged)"
+    return text
 
 
 def _count(number: int, what: str) -> str:

@@ -9,10 +9,10 @@ from codesign.hardware import Chip, Cost
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.models import Network
 from codesign.search import Trial
+from codesign.studies.claims import PairedLoss, paired_losses
+from codesign.studies.deeptrain.placement_beside import Finding
 from codesign.training import StepCosts
 from codesign.workload import Workload
-
-TOLERANCE = 0.01  # a placement is valid within 1 point of All-BN (Section VI-C)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +21,15 @@ class PlacementRow:
 
     mask: np.ndarray  # [C] of 0 and 1
     statuses: tuple[str, ...]  # by seed
-    validation: tuple[float, ...]  # by seed, without those that diverged
-    test: tuple[float, ...]
+    validation: tuple[float | None, ...]  # by seed, None where the run diverged
+    test: tuple[float | None, ...]
     history: tuple[float, ...]  # validation accuracy after each epoch, first seed
     cost: Cost  # exact, of one batch
     batch_size: int  # images of it
     training_time_s: float  # of the whole run on the chip, by its model
     bn_elements: float  # that batch norms work on, of one image
-    step_costs: StepCosts | None  # mean over the last epoch and seeds; None if unknown
+    observed: tuple[np.ndarray, ...]  # of its runs, as `TrainState.observed` has it
+    step_costs: StepCosts | None  # mean of these; None of none
 
     @property
     def period_s(self) -> float:
@@ -42,13 +43,18 @@ class PlacementRow:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean test accuracy, or None if every run diverged."""
-        return float(np.mean(self.test)) if self.test else None
+        """Mean test accuracy of the runs that did not diverge, or None if all did."""
+        return mean(self.test)
 
     @property
     def accuracy_error(self) -> float | None:
         """Standard error of `accuracy` over seeds; None of one."""
         return standard_error(self.test)
+
+    @property
+    def num_diverged(self) -> int:
+        """Runs that diverged."""
+        return self.test.count(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +72,22 @@ class PlacementResult:
     rows: dict[str, PlacementRow]
     doubt: str  # why `bo_n` is All-BN: no other placement was confirmed; else empty
     num_step_traces: int
+    num_test: int  # images of the test split
+    others: tuple[Finding, ...] = ()  # of the same network, to be compared
 
     @property
     def confirmed(self) -> bool:
         """Whether a placement with fewer norms stayed within tolerance over all seeds."""
         return not self.doubt
+
+    @property
+    def loss(self) -> PairedLoss | None:
+        """What BO-N loses against All-BN on the test split; None if none was found."""
+        if not self.confirmed:
+            return None
+        candidate, reference = self.rows["bo_n"], self.rows["all_bn"]
+        losses = paired_losses(candidate.test, reference.test)
+        return PairedLoss(losses, self.num_test)
 
     @property
     def ended(self) -> list[Trial]:
@@ -144,8 +161,15 @@ def image_costs(cost: Cost, batch_size: int) -> dict[str, float]:
     return {"period_s": float(period_s), "energy_j": float(cost.energy_j) / batch_size}
 
 
-def standard_error(values: tuple[float, ...]) -> float | None:
-    """Standard error of a mean; None of a single value, which has none."""
-    if len(values) < 2:
+def mean(values: tuple[float | None, ...]) -> float | None:
+    """Mean of those that are there; None without any."""
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None
+
+
+def standard_error(values: tuple[float | None, ...]) -> float | None:
+    """Standard error of `mean`; None of a single value, which has none."""
+    found = [value for value in values if value is not None]
+    if len(found) < 2:
         return None
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(np.std(found, ddof=1) / np.sqrt(len(found)))

@@ -11,6 +11,7 @@ from codesign.objective import Design
 from codesign.records import read_metrics
 from codesign.report import format_mask, format_percent
 from codesign.search import Trial, points
+from codesign.studies.deeptrain.placement_beside import Finding
 from codesign.studies.deeptrain.placement_result import (
     PlacementRow,
     found_status,
@@ -33,6 +34,7 @@ class Prepared:
     trainer: Trainer
     ops: Workload
     chip: Chip
+    others: tuple[Finding, ...] = ()  # to be compared
 
     def design(self, x: np.ndarray) -> Design:
         """The placement `x` `[C]` on the chip."""
@@ -115,40 +117,58 @@ class Runs:
     def row(self, x: np.ndarray, trial: Trial | None) -> PlacementRow:
         """Trains a placement from every seed; the search's own trial is the first."""
         config, prepared = self._config, self._prepared
-        statuses, validation, test, histories, observed = [], [], [], [], []
-        for seed in range(config.seed, config.seed + config.num_seeds):
-            if trial is not None and seed == config.seed:
-                statuses.append(found_status(trial))
-                histories.append([])
-                if trial.value is not None:
-                    histories[-1] = trial.metrics["history"]
-                    validation.append(trial.value)
-                    test.append(trial.metrics["test_accuracy"])
-                    observed.append(trial.metrics.get("observed"))
-                continue
-            result = self.train(x, seed)
-            statuses.append(result.status)
-            histories.append([e["validation_accuracy"] for e in result.history])
-            if result.status != "diverged":
-                validation.append(result.validation_accuracy)
-                test.append(result.test_accuracy)
-                observed.append(result.state.observed[2])
-        known = [each for each in observed if each is not None]
         cost = prepared.cost(x)
         norms = prepared.ops.masked(jnp.asarray(x, jnp.float32)).select("norm")
         num_steps = prepared.trainer.steps_per_epoch * config.train.epochs
-        return PlacementRow(
+        row = PlacementRow(
             mask=x,
-            statuses=tuple(statuses),
-            validation=tuple(validation),
-            test=tuple(test),
-            history=tuple(histories[0]),
+            statuses=(),
+            validation=(),
+            test=(),
+            history=(),
+            observed=(),
             cost=cost,
             batch_size=config.train.batch_size,
             training_time_s=float(cost.latency_s) * num_steps,
             bn_elements=float(norms.elements.sum()),
-            step_costs=prepared.trainer.step_costs(prepared.design(x), known),
+            step_costs=None,
         )
+        if trial is not None:
+            is_told = trial.value is not None
+            row = dataclasses.replace(
+                row,
+                statuses=(found_status(trial),),
+                validation=(trial.value,),
+                test=(trial.metrics["test_accuracy"] if is_told else None,),
+                history=tuple(trial.metrics["history"]) if is_told else (),
+            )
+            if "observed" in trial.metrics:  # not in an earlier journal
+                observed = np.array(trial.metrics["observed"], np.float32)
+                row = dataclasses.replace(row, observed=(observed,))
+        return self.more(row, config.num_seeds)
+
+    def more(self, row: PlacementRow, num_seeds: int) -> PlacementRow:
+        """Trains a row's placement from further seeds, up to `num_seeds` in all."""
+        for seed in range(len(row.statuses), num_seeds):
+            result = self.train(row.mask, self._config.seed + seed)
+            diverged = result.status == "diverged"
+            history = [entry["validation_accuracy"] for entry in result.history]
+            row = dataclasses.replace(
+                row,
+                statuses=(*row.statuses, result.status),
+                validation=(
+                    *row.validation,
+                    None if diverged else result.validation_accuracy,
+                ),
+                test=(*row.test, None if diverged else result.test_accuracy),
+                history=row.history if seed else tuple(history),
+            )
+            if not diverged:
+                observed = (*row.observed, np.asarray(result.state.observed[2]))
+                row = dataclasses.replace(row, observed=observed)
+        design, trainer = self._prepared.design(row.mask), self._prepared.trainer
+        step_costs = trainer.step_costs(design, row.observed)
+        return dataclasses.replace(row, step_costs=step_costs)
 
     def log(self, x: np.ndarray, text: str) -> None:
         """Shows a line about a placement above the progress."""

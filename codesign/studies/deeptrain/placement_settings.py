@@ -64,7 +64,20 @@ class PlacementConfig(frame.Config):
         None, "Digests of a caller's own network, data and chip.", flag=None
     )
     num_seeds: int = setting(
-        3, "Runs behind each final accuracy.", least=1, grows=True, flag="seeds"
+        3, "Least runs behind each final accuracy.", least=1, grows=True, flag="seeds"
+    )
+    max_seeds: int = setting(
+        6,
+        "Runs of All-BN and BO-N where fewer leave the claim on them open.",
+        least=1,
+        grows=True,
+    )
+    beside: tuple[str, ...] | None = setting(
+        None,
+        "Workdirs of the same search from other seeds or on other numbers of cores, to "
+        "be compared.",
+        distinct=True,
+        free=True,
     )
     checkpoint_every_s: float = setting(
         10.0, "Least seconds between two checkpoints of a run.", least=0, free=True
@@ -84,6 +97,11 @@ class PlacementConfig(frame.Config):
             raise ValueError(
                 f"`num_evaluations` must be >= 3, got {self.num_evaluations}: All-BN, "
                 "No-BN and one candidate."
+            )
+        if self.max_seeds < self.num_seeds:
+            raise ValueError(
+                f"`max_seeds` (={self.max_seeds}) must be at least `num_seeds` "
+                f"(={self.num_seeds}); raise it, too."
             )
         brought = self.brought or ""
         if "dataset" not in brought and self.dataset not in data.DATASETS:
@@ -112,7 +130,8 @@ PRESETS = {
         train=TrainConfig(epochs=4, learning_rate=0.1),
         num_evaluations=8,
         num_initial=2,
-        num_seeds=2,
+        num_seeds=2,  # they decide no claim
+        max_seeds=2,
         checkpoint_every_s=1.0,
     ),
     "cifar10": PlacementConfig(
@@ -122,6 +141,7 @@ PRESETS = {
         num_validation=2_000,
         train=_CIFAR_TRAIN,
         num_evaluations=12,
+        max_seeds=5,
     ),
     "paper": PlacementConfig(
         preset="paper",
@@ -131,5 +151,6 @@ PRESETS = {
         train=dataclasses.replace(_CIFAR_TRAIN, epochs=50, batch_size=128),
         num_evaluations=50,
         sparsity_penalty=0.002,
+        max_seeds=10,
     ),
 }

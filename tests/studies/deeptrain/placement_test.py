@@ -19,8 +19,9 @@ from absl import logging
 
 from codesign import models
 from codesign.records import workdir as folders
-from codesign.report import Results
+from codesign.report import Progress, Results
 from codesign.search.study import Study
+from codesign.studies import claims
 from codesign.studies.deeptrain import placement, placement_search, stack_published
 from codesign.training import TrainConfig, Trainer
 from tests.conftest import tiny
@@ -91,7 +92,7 @@ def _values(workdir):
 
 
 def test_what_a_run_writes(finished, capsys):
-    workdir, (result,) = finished
+    workdir, result = finished
     results = Results.read(workdir / "results.json")
     values = _values(workdir)
     assert values.keys() >= _QUANTITIES
@@ -164,7 +165,7 @@ def test_kill_9_at_any_moment_gives_the_same_quantities(
 def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(
     finished, tmp_path, three_sites
 ):
-    reference, (result,) = finished
+    reference, result = finished
     shutil.copytree(reference, tmp_path / "copy")
     workdir = tmp_path / "copy"
     journal = workdir / "journal.jsonl"
@@ -180,7 +181,7 @@ def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(
     content[len(content) // 3] ^= 1
     weights.write_bytes(content)
     with pytest.warns(UserWarning, match="damaged|checksums") as seen:
-        (again,) = placement.run(_TINY, workdir=workdir)
+        again = placement.run(_TINY, workdir=workdir)
     assert any("checksums" in str(w.message) for w in seen)
     assert _values(workdir) == _values(reference)
     (aside,) = workdir.glob("journal.jsonl.damaged*")
@@ -194,11 +195,11 @@ def test_a_damaged_journal_and_checkpoint_are_reported_and_survived(
 def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
     finished, tmp_path, three_sites
 ):
-    reference, (result,) = finished
+    reference, result = finished
     workdir = tmp_path / "copy"
     shutil.copytree(reference, workdir)
-    more = dataclasses.replace(_TINY, num_evaluations=6, num_seeds=3)
-    (again,) = placement.run(more, workdir=workdir)
+    more = dataclasses.replace(_TINY, num_evaluations=6, num_seeds=3, max_seeds=3)
+    again = placement.run(more, workdir=workdir)
     assert [t.x.tolist() for t in again.trials[:5]] == [
         t.x.tolist() for t in result.trials
     ]
@@ -210,6 +211,48 @@ def test_more_evaluations_and_seeds_go_on_in_the_same_workdir(
         ValueError, match="num_seeds: 3 there, 2 now, and may only grow"
     ):
         placement.run(_TINY, workdir=workdir)
+
+
+@pytest.mark.slow
+def test_a_claim_that_is_open_gets_more_seeds(
+    finished, tmp_path, three_sites, monkeypatch
+):
+    extended = []
+    monkeypatch.setattr(Progress, "extend", lambda self, count: extended.append(count))
+    # So wide a bar for what a claim takes that only the whole budget could decide it.
+    monkeypatch.setattr(claims, "LEVEL", 1e-12)
+    config = dataclasses.replace(_TINY, num_seeds=3, max_seeds=4)
+    grown = tmp_path / "grown"
+    shutil.copytree(finished[0], grown)  # of two seeds
+    result = placement.run(config, workdir=grown)
+    assert result.confirmed
+    # All-BN and BO-N, one further seed each, of four epochs.
+    assert extended[-1] == 8
+    assert {key: len(row.test) for key, row in result.rows.items()} == {
+        "all_bn": 4,
+        "no_bn": 3,
+        "bo_n": 4,
+    }
+    whole = tmp_path / "whole"
+    placement.run(config, workdir=whole)
+    assert _values(grown) == _values(whole)
+    assert json.loads((whole / "results.json").read_text())["claim"] == {
+        "vgg11": "not_decided"
+    }
+
+
+def test_what_another_search_found_stands_beside(finished, tmp_path, three_sites):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    config = dataclasses.replace(_TINY, beside=(str(finished[0]),))
+    result = placement.run(config, workdir=workdir)
+    (other,) = result.others
+    assert (other.seed, other.num_evaluations) == (0, 5)
+    mask = result.rows["bo_n"].mask
+    assert other.sites == (tuple(np.flatnonzero(mask)) if result.confirmed else None)
+    assert other.loss == _values(workdir)["accuracy_loss[bo_n]"]
+    page = (workdir / "report.html").read_text()
+    assert "1 of 1 others found the same" in page
 
 
 @pytest.mark.slow
@@ -231,7 +274,7 @@ def test_candidates_that_diverge_are_recorded_and_the_search_goes_on(
     config = dataclasses.replace(
         _TINY, train=dataclasses.replace(_TINY.train, learning_rate=1e3), num_seeds=1
     )
-    (result,) = placement.run(config, workdir=tmp_path)
+    result = placement.run(config, workdir=tmp_path)
     failed = [trial for trial in result.trials if trial.status == "failed"]
     assert failed
     assert all(trial.reason for trial in failed)
@@ -261,14 +304,19 @@ def test_another_setting_in_the_same_workdir_is_refused(finished, three_sites):
         ({"image_size": 4}, "`image_size` must be >= 8, got 4"),
         ({"num_evaluations": 2}, "`num_evaluations` must be >= 3, got 2: All-BN"),
         ({"num_evaluations": 300}, "at most 256"),
-        ({"seed": 2**32 - 1}, "`seed` must lie in"),
+        ({"seed": 2**32 - 1}, r"`seed` must lie in 0..2\*\*32 - `max_seeds`"),
+        ({"num_seeds": 3}, r"`max_seeds` \(=2\) must be at least `num_seeds` \(=3\)"),
+        ({"max_seeds": 2.5}, "`max_seeds` must be a whole number, got 2.5"),
+        ({"beside": "runs/one"}, r"`beside` must be a tuple.*write \('runs/one',\)"),
+        ({"beside": ("runs/none",)}, r"`beside` \(='runs/none'\).*which has ended"),
         ({"sparsity_penalty": float("inf")}, "finite"),
         ({"width": float("inf")}, "finite"),
         ({"num_seeds": 0}, "`num_seeds` must be >= 1"),
         ({"num_seeds": 2.5}, "`num_seeds` must be a whole number, got 2.5"),
         ({"sparsity_penalty": -0.1}, "`sparsity_penalty` must be >= 0, got -0.1"),
-        ({"num_reram_tiers": 0}, "`R`.*at least 1"),
-        ({"num_gpu_tiers": 4}, "must not exceed 4"),
+        ({"chip": "deeptrain:0R1G"}, "`R`.*at least 1"),
+        ({"chip": "deeptrain:3R4G"}, "must not exceed 4"),
+        ({"chip": "roofline:abacus"}, "`chip`.*must be one of.*roofline:Titan Xp"),
         ({"num_train": 10**6}, "`num_train`"),
         ({"train": TrainConfig(epochs=0)}, "`epochs`"),
         ({"train": TrainConfig(batch_size=5000)}, "`batch_size`"),
@@ -283,7 +331,7 @@ def test_bad_settings_are_refused_before_anything_is_written(changes, match, tmp
 
 def test_a_stack_that_is_too_small_says_by_how_much(tmp_path):
     config = dataclasses.replace(
-        _TINY, networks=("vgg19",), width=1.0, image_size=32, num_reram_tiers=1
+        _TINY, networks=("vgg19",), width=1.0, image_size=32, chip="deeptrain:1R1G"
     )
     # 23493 crossbars for 32x32x3 images; the digits' one channel takes no fewer.
     with pytest.raises(ValueError, match=r"13824 crossbars.*needs 23493, 9669 more"):
@@ -349,7 +397,7 @@ def test_vanishing_gradients_are_not_trained(tmp_path, monkeypatch, three_sites)
     # So high a bar that only All-BN and No-BN pass, and the third in a row.
     monkeypatch.setattr(placement_search, "_MAX_SCREENED", 2)
     config = dataclasses.replace(_SHORT, least_health=1e3, num_evaluations=4)
-    (result,) = placement.run(config, workdir=tmp_path)
+    result = placement.run(config, workdir=tmp_path)
     screened = [t for t in result.ended if t.metrics["status"] == "screened"]
     assert len(result.trained) == 4
     assert len(screened) == 4
@@ -363,7 +411,7 @@ def test_vanishing_gradients_are_not_trained(tmp_path, monkeypatch, three_sites)
 @pytest.mark.slow
 def test_a_search_ends_when_all_placements_are_screened(tmp_path, three_sites):
     config = dataclasses.replace(_SHORT, least_health=1e3, num_evaluations=8)
-    (result,) = placement.run(config, workdir=tmp_path)
+    result = placement.run(config, workdir=tmp_path)
     assert (len(result.trained), len(result.ended)) == (2, 8)
 
 
@@ -376,7 +424,7 @@ def test_warm_start_trains_the_best_of_another_search_first(
     config = dataclasses.replace(
         _SHORT, warm_start=str(journal), num_evaluations=6, least_health=0.0
     )
-    (result,) = placement.run(config, workdir=tmp_path / "run")
+    result = placement.run(config, workdir=tmp_path / "run")
     told = [t for t in finished[1][0].trials if t.status == "told"]
     penalty = config.sparsity_penalty
     told.sort(key=lambda t: (penalty * t.x.sum() - t.value, t.number))
@@ -384,7 +432,7 @@ def test_warm_start_trains_the_best_of_another_search_first(
     enqueued = {tuple(t.x) for t in result.trials if t.origin == "enqueued"}
     assert enqueued == best
     journal.unlink()  # a search that has begun goes on by its own
-    (again,) = placement.run(config, workdir=tmp_path / "run")
+    again = placement.run(config, workdir=tmp_path / "run")
     assert [t.number for t in again.trials] == [t.number for t in result.trials]
 
 
