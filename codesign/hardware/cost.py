@@ -50,8 +50,10 @@ class Cost:
         """Fields and parts in a notebook; also of a cost that is traced or vmapped."""
         names = [field.name for field in dataclasses.fields(self)][:-1]
         values = {name: getattr(self, name) for name in names}
-        if None not in map(_array, (self.latency_s, self.energy_j)):
-            values["power_w"] = self.power_w
+        time_s, energy_j = _array(self.latency_s), _array(self.energy_j)
+        if time_s is not None and energy_j is not None and np.all(time_s > 0):
+            if time_s.shape == energy_j.shape:
+                values["power_w"] = energy_j / time_s
         fields = [(n, _text(n, x)) for n, x in values.items() if x is not None]
         made = html.table(["Cost", "Value"], fields, sides=["left", "right"])
         if not isinstance(self.breakdown, dict) or not self.breakdown:

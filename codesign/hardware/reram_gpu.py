@@ -68,10 +68,9 @@ class ReramGpuSpec:
         Raises:
             ValueError: If R or G is below 1, R + G exceeds 4, or a leaf is out of range.
         """
-        checked = checked_leaves(self)
         tiers = {"R": self.num_reram_tiers, "G": self.num_gpu_tiers}
         if any(isinstance(number, Tracer) for number in tiers.values()):
-            return checked
+            return checked_leaves(self)
         for name, number in tiers.items():
             if number < 1:
                 raise ValueError(
@@ -83,7 +82,7 @@ class ReramGpuSpec:
                 f"`R` + `G` (={tiers['R']} + {tiers['G']}) must not exceed {MAX_TIERS} "
                 "tiers, which is what stays below 100 C; use 3R1G or 2R2G."
             )
-        return checked
+        return checked_leaves(self)
 
 
 def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:

@@ -13,7 +13,7 @@ from codesign.hardware import Chip, chips
 from codesign.models import Network
 from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
-from codesign.records import StrPath
+from codesign.records import StrPath, settings
 from codesign.search import Study
 from codesign.studies import brought, frame
 from codesign.studies.deeptrain import placement_beside
@@ -205,6 +205,7 @@ def run(
     ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"`{name}` must be made by {way}, got {value!r}.")
+    config = settings.checked(config)
     changes: dict[str, Any] = {"brought": brought.digests(network, dataset, chip)}
     if network is not None:
         changes["networks"] = (network.label,)

@@ -19,7 +19,11 @@ def _row(*accuracies):
         test=accuracies,
         history=(),
         cost=None,
+        batch_size=64,
         training_time_s=0.0,
+        bn_elements=0.0,
+        observed=(),
+        step_costs=None,
     )
 
 
