@@ -51,7 +51,7 @@ def sensitivities(
     Args:
         chip: At the design that the gradients are of.
         workload: Ops of one example, masked by that design.
-        costs, gradients: Of the smooth model, as `training.StepCosts` has them.
+        costs, gradients: Of the smooth model, as `training.StepMetrics` has them.
         batch_size: Inputs between two weight updates.
         names: Costs to look at, such as `energy_j`.
     """

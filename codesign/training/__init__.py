@@ -2,15 +2,15 @@
 
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
-from codesign.training.costs import StepCosts
 from codesign.training.loop import CHANCE_MARGIN, Trainer, TrainResult
+from codesign.training.metrics import StepMetrics
 from codesign.training.state import TrainState, init_state
 from codesign.training.step import make_evaluate, make_step
 
 __all__ = [
     "CHANCE_MARGIN",
     "CheckpointStore",
-    "StepCosts",
+    "StepMetrics",
     "TrainConfig",
     "TrainResult",
     "TrainState",

@@ -17,8 +17,8 @@ from codesign.data.dataset import Dataset
 from codesign.models.network import Network
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
-from codesign.training.costs import StepCosts, flat, shapes, unflat
 from codesign.training.health import make_gradient_health
+from codesign.training.metrics import StepMetrics, flat, shapes, unflat
 from codesign.training.state import TrainState, init_state
 from codesign.training.step import make_evaluate, make_step
 from codesign.types import Array, PyTree, Scalar
@@ -47,12 +47,12 @@ class TrainResult:
     seconds: float  # wall time, of all processes that worked on it
     state: TrainState  # the trained parameters and statistics
     design: Any  # at the end, which a hook may have moved
-    last_step: StepCosts | None = None  # None without a chip, or if it diverged
-    last_epoch: StepCosts | None = None  # likewise, the mean over its steps
+    last_step: StepMetrics | None  # None if it diverged
+    last_epoch: StepMetrics | None  # likewise, the mean over its steps
 
 
 OnEpoch = Callable[[dict[str, float], bool], None]  # entry, whether it is new
-OnStep = Callable[[Any, PyTree, int], Any]  # design, metrics, steps taken -> design
+OnStep = Callable[[Any, StepMetrics, int], Any]  # design, metrics, steps -> design
 
 
 class _Run:
@@ -165,19 +165,21 @@ class Trainer:
             state, metrics = step(state, (images[indices], labels[indices]), design)
             latest, observed = flat(metrics), state.observed
             observed = jnp.stack([latest, observed[1] + latest, observed[2]])
-            return dataclasses.replace(state, observed=observed), metrics
+            # One array, as every one of a hundred would cost a microsecond or two.
+            return dataclasses.replace(state, observed=observed), latest
 
         def scanned_steps(state, images, labels, indices, design):
             def body(state, indices):
                 return gathered_step(state, images, labels, indices, design)
 
-            state, metrics = jax.lax.scan(body, state, indices)
-            return state, jax.tree.map(lambda x: x[-1], metrics)
+            state, observed = jax.lax.scan(body, state, indices)
+            return state, observed[-1]
 
         self._on_cpu = jax.default_backend() == "cpu"
         dispatch = gathered_step if self._on_cpu else scanned_steps
         self._dispatch = jax.jit(dispatch, donate_argnums=0)
         self._chip_costs, self._observed = chip_costs, {}
+        self._unflat = jax.jit(unflat)
         self._init = jax.jit(
             lambda seed, num_observed: init_state(
                 network, self._optimizer, seed, num_observed
@@ -214,7 +216,7 @@ class Trainer:
                 there is returned without training.
             checkpoint_every_s: Least time between two checkpoints.
             on_step: Called after each dispatch with the design, the metrics of its last
-                step (see `make_step`) and the number of steps taken; returns the design
+                step and the number of steps taken; returns the design
                 of the next one, with the same leaves. Nothing is traced again, and what
                 it returned is in the checkpoints. On a CPU each step is a dispatch.
             on_epoch: Called after each epoch with its entry of the history and True,
@@ -246,11 +248,12 @@ class Trainer:
             status, reason = self._verdict(run)
             run.save(now=bool(status))
         validation = test = math.nan
-        costs: tuple[StepCosts | None, ...] = (None, None)
+        metrics: tuple[StepMetrics | None, ...] = (None, None)
         if status != "diverged":
             validation = run.history[-1]["validation_accuracy"]
             test = self.accuracy(run.state, run.design, "test")
-            costs = tuple(unflat(run.state.observed[row], observed) for row in (0, 2))
+            rows = run.state.observed[jnp.array([0, 2])]
+            metrics = tuple(self._unflat(row, observed) for row in rows)
         return TrainResult(
             status,
             reason,
@@ -260,7 +263,7 @@ class Trainer:
             run.seconds,
             run.state,
             run.design,
-            *costs,
+            *metrics,
         )
 
     def _run_epoch(
@@ -272,11 +275,12 @@ class Trainer:
             is_first = not self.num_step_traces
             if is_first:
                 tell_phase("compiling")
-            run.state, metrics = self._dispatch(
+            run.state, latest = self._dispatch(
                 run.state, self._images, self._labels, indices, run.design
             )
             if on_step is not None:
                 taken += 1 if self._on_cpu else len(indices)
+                metrics = self._unflat(latest, self._shapes(run.design))
                 run.design = _like(run.design, on_step(run.design, metrics, taken))
             if is_first:
                 tell_phase("training")
@@ -342,17 +346,17 @@ class Trainer:
             f"chance being {self.chance:.3f}"
         )
 
-    def step_costs(self, design: Any, observed: Sequence[Any]) -> StepCosts | None:
-        """Mean of what several runs of a design observed; None of none, or no chip.
+    def mean_metrics(self, design: Any, observed: Sequence[Any]) -> StepMetrics | None:
+        """Mean of what several runs of a design observed; None of none.
 
         Args:
             design: Theirs.
             observed: Of each, a row [K] of `TrainState.observed`.
         """
-        like = self._shapes(jax.tree.map(jnp.float32, design))
         if not observed:
             return None
-        return unflat(np.mean(np.asarray(observed), axis=0), like)
+        like = self._shapes(jax.tree.map(jnp.float32, design))
+        return self._unflat(jnp.mean(jnp.asarray(observed), axis=0), like)
 
     def _shapes(self, design: Any) -> PyTree:
         """Of what a step says of such designs; traces the chip once."""

@@ -11,7 +11,7 @@ from codesign.models import Network
 from codesign.search import Trial
 from codesign.studies.claims import PairedLoss, paired_losses
 from codesign.studies.deeptrain.placement_beside import Finding
-from codesign.training import StepCosts
+from codesign.training import StepMetrics
 from codesign.workload import Workload
 
 
@@ -29,7 +29,7 @@ class PlacementRow:
     training_time_s: float  # of the whole run on the chip, by its model
     bn_elements: float  # that batch norms work on, of one image
     observed: tuple[np.ndarray, ...]  # of its runs, as `TrainState.observed` has it
-    step_costs: StepCosts | None  # mean of these; None of none
+    metrics: StepMetrics | None  # mean of these; None of none
 
     @property
     def period_s(self) -> float:

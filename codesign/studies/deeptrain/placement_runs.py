@@ -131,7 +131,7 @@ class Runs:
             batch_size=config.train.batch_size,
             training_time_s=float(cost.latency_s) * num_steps,
             bn_elements=float(norms.elements.sum()),
-            step_costs=None,
+            metrics=None,
         )
         if trial is not None:
             is_told = trial.value is not None
@@ -167,8 +167,8 @@ class Runs:
                 observed = (*row.observed, np.asarray(result.state.observed[2]))
                 row = dataclasses.replace(row, observed=observed)
         design, trainer = self._prepared.design(row.mask), self._prepared.trainer
-        step_costs = trainer.step_costs(design, row.observed)
-        return dataclasses.replace(row, step_costs=step_costs)
+        metrics = trainer.mean_metrics(design, row.observed)
+        return dataclasses.replace(row, metrics=metrics)
 
     def log(self, x: np.ndarray, text: str) -> None:
         """Shows a line about a placement above the progress."""

@@ -19,16 +19,16 @@ _TITLES = {
 def find(result: PlacementResult) -> list[Sensitivity]:
     """Of what was found, the strongest knob first; none of an earlier journal."""
     row = result.rows["bo_n"]
-    if row.step_costs is None:
+    if row.metrics is None:
         return []
-    known = row.step_costs.costs
+    known = row.metrics.costs
     time = "period_s" if "period_s" in known else "latency_s"
     names = [n for n in (time, "energy_j", "area_m2") if n in known]
     found = sensitivities(
         result.chip,
         result.ops.masked(jnp.asarray(row.mask, jnp.float32)),
         known,
-        row.step_costs.cost_gradients,
+        row.metrics.cost_gradients,
         batch_size=row.batch_size,
         names=names,
     )
@@ -65,8 +65,8 @@ def knob_table(result: PlacementResult, found: list[Sensitivity]) -> Table:
 def site_table(result: PlacementResult) -> Table:
     """Each site's batch norm: what the loss says of it, and what it costs."""
     row = result.rows["bo_n"]
-    assert row.step_costs is not None
-    costs, gradients = row.step_costs.costs, row.step_costs.cost_gradients
+    assert row.metrics is not None
+    costs, gradients = row.metrics.costs, row.metrics.cost_gradients
     time = "period_s" if "period_s" in costs else "latency_s"
     table = Table(
         "What a batch norm at each site changes",
@@ -91,7 +91,7 @@ def site_table(result: PlacementResult) -> Table:
     moved = toggled(
         result.chip, result.ops, jnp.asarray(mask), batch_size=row.batch_size
     )
-    loss = np.asarray(row.step_costs.loss_mask_gradient)
+    loss = np.asarray(row.metrics.loss_mask_gradient)
     for site, cost in enumerate(moved):
         by, there = 1 - 2 * int(mask[site]), image_costs(cost, row.batch_size)
         cells = []

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from codesign import models, workload
 from codesign.hardware import reram_gpu
@@ -10,9 +11,8 @@ from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
 from codesign.report import Quantity
 from codesign.studies.speed.timing import interleaved, row
-from codesign.training.config import TrainConfig, make_optimizer
-from codesign.training.state import init_state
-from codesign.training.step import make_step
+from codesign.training import TrainConfig, init_state, make_optimizer, make_step
+from codesign.training.metrics import flat
 
 
 def co_jitted_step(width: float, repeats: int, seed: int) -> list[Quantity]:
@@ -25,14 +25,22 @@ def co_jitted_step(width: float, repeats: int, seed: int) -> list[Quantity]:
     batch = (images.astype(jnp.uint8), jnp.arange(64, dtype=jnp.int32) % 10)
     design = Design(bn_mask=network.mask(("C5", "C7")), chip=reram_gpu.deeptrain(3, 1))
     costs = chip_costs(ops, reram_gpu.estimate, batch_size=64, relax=smooth(0.1))
-    alone = jax.jit(lambda design: (costs(design), jax.jacrev(costs)(design)))
+    alone = jax.jit(
+        lambda design: ravel_pytree((costs(design), jax.jacrev(costs)(design)))[0]
+    )
 
     def compiled(costs):
         def scaled(key, images):
             return images.astype(jnp.float32) / 255 - 0.5
 
-        step = jax.jit(make_step(network, optimizer, scaled, chip_costs=costs))
-        return lambda: step(state, batch, design)
+        step = make_step(network, optimizer, scaled, chip_costs=costs)
+
+        @jax.jit
+        def run(state, batch, design):  # as a run's dispatch does
+            state, metrics = step(state, batch, design)
+            return state, flat(metrics)
+
+        return lambda: run(state, batch, design)
 
     plain, both = interleaved(repeats, compiled(None), compiled(costs))
     costs_s = np.median(interleaved(repeats, lambda: alone(design)))

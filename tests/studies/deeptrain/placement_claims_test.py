@@ -39,7 +39,7 @@ def result_of():
             training_time_s=1.0,
             bn_elements=float(sum(mask)),
             observed=(),
-            step_costs=None,
+            metrics=None,
         )
 
     def make(bo_n, all_bn=(0.98,) * 3, doubt=""):

@@ -23,7 +23,7 @@ def _row(*accuracies):
         training_time_s=0.0,
         bn_elements=0.0,
         observed=(),
-        step_costs=None,
+        metrics=None,
     )
 
 
