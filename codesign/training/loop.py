@@ -180,12 +180,7 @@ class Trainer:
         self._dispatch = jax.jit(dispatch, donate_argnums=0)
         self._chip_costs, self._observed = chip_costs, {}
         self._unflat = jax.jit(unflat)
-        self._init = jax.jit(
-            lambda seed, num_observed: init_state(
-                network, self._optimizer, seed, num_observed
-            ),
-            static_argnums=1,
-        )
+        self._init = jax.jit(lambda seed: init_state(network, self._optimizer, seed))
         evaluate = make_evaluate(network, lambda x: normalise(x, mean, std))
         self._evaluate = jax.jit(evaluate)
         self._health = jax.jit(make_gradient_health(network))
@@ -232,7 +227,9 @@ class Trainer:
         tell_phase = on_phase or (lambda _: None)
         observed = self._shapes(design)
         num_observed = 1 + sum(leaf.size for leaf in jax.tree.leaves(observed))
-        state = self._init(np.uint32(seed), num_observed)
+        state = dataclasses.replace(
+            self._init(np.uint32(seed)), observed=jnp.zeros((3, num_observed))
+        )
         run = _Run(seed, state, design, store, checkpoint_every_s)
         if on_step is None and not _are_equal(run.design, design):
             raise ValueError(
@@ -371,7 +368,7 @@ class Trainer:
         Of the first 256 training images and the variables that a run from `seed` starts
         with; see `health.make_gradient_health`. It costs about one large step.
         """
-        state = self._init(np.uint32(seed), 1)
+        state = self._init(np.uint32(seed))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         images = normalise(
             self._images[:_HEALTH_IMAGES], self.dataset.mean, self.dataset.std

@@ -32,9 +32,8 @@ def init_state(
     network: Network,
     optimizer: optax.GradientTransformation,
     seed: Array | int,
-    num_observed: int = 1,
 ) -> TrainState:
-    """Fresh parameters and statistics drawn from `seed`; K = `num_observed`."""
+    """Fresh parameters and statistics drawn from `seed`."""
     # Steps fold in 0, 1, ...: the initial draw takes the last number.
     key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
     variables = network.init(key)
@@ -45,5 +44,5 @@ def init_state(
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
         bad_step=jnp.int32(-1),
-        observed=jnp.zeros((3, num_observed), jnp.float32),
+        observed=jnp.zeros((3, 1), jnp.float32),
     )

@@ -132,8 +132,8 @@ def begin_scaled(monkeypatch, make_trainer):
         trainer = make_trainer()
         init = trainer._init
 
-        def scaled(seed, *num_observed):
-            state = init(seed, *num_observed)
+        def scaled(seed):
+            state = init(seed)
             params = jax.tree.map(lambda x: x * scale, state.params)
             return dataclasses.replace(state, params=params)
 
