@@ -140,7 +140,7 @@ def comparison_table(
             *(Column(name, "s", "si") for name in stages.values()),
             Column("Period", "s", "si"),
             Column("Training", "s", "si"),
-            Column("Energy/image", "J", "si"),
+            Column("Energy", "J", "si"),
             Column("GPU work" if stages else "BN work", format="percent"),
         ],
         footnotes=[
@@ -154,7 +154,8 @@ def comparison_table(
                 if stages
                 else "Period: time of one image. "
             )
-            + f"Training: {_count(config.train.epochs, 'epoch')} on the chip.",
+            + f"Training: {_count(config.train.epochs, 'epoch')} on the chip. Energy: of "
+            "one image.",
             f"{'GPU' if stages else 'BN'} work: batch-norm elements, All-BN being 100 %. "
             "Hardware numbers are exact model values; none is fitted.",
         ],

@@ -16,6 +16,11 @@ _TITLES = {
 }
 
 
+def _signed(percent: float) -> str:
+    """Two decimals; what rounds to nothing is 0."""
+    return f"{percent:+.2f}".replace("-", "−") if abs(percent) >= 0.005 else "0"
+
+
 def find(result: PlacementResult) -> list[Sensitivity]:
     """Of what was found, the strongest knob first; none of an earlier journal."""
     row = result.rows["bo_n"]
@@ -40,8 +45,7 @@ def knob_table(result: PlacementResult, found: list[Sensitivity]) -> Table:
     names = list(found[0].smooth) if found else []
     columns: list[Column | str] = ["Knob", Column("Value", justify="right")]
     for name in names:
-        columns.append(Column(_TITLES[name], "%", "+.2f"))
-        columns.append(Column("exact", "%", "+.2f"))
+        columns += [Column(_TITLES[name], "%", _signed), Column("exact", "%", _signed)]
     table = Table(
         f"What 1 % more of each knob of {result.chip.name} changes",
         columns,
@@ -73,11 +77,9 @@ def site_table(result: PlacementResult) -> Table:
         [
             "Site",
             Column("Kept", justify="right"),
-            Column("Loss by mask", format="+.2g"),
-            Column("Period", "%", "+.2f"),
-            Column("exact", "%", "+.2f"),
-            Column("Energy", "%", "+.2f"),
-            Column("exact", "%", "+.2f"),
+            Column("Loss by mask", format=lambda g: f"{g:+.2g}".replace("-", "−")),
+            *(Column(name, "%", _signed) for name in ("Period", "exact")),
+            *(Column(name, "%", _signed) for name in ("Energy", "exact")),
         ],
         footnotes=[
             "Loss by mask: gradient of the training loss by the site's entry, mean of the "
