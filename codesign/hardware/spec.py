@@ -59,7 +59,7 @@ def knobs(spec: Any) -> list[Knob]:
                     leaf=leaf,
                     index=index,
                     value=float(np.asarray(value)[index]),
-                    unit=units.of_name(name),
+                    unit=units.of_name(name.partition("[")[0]),
                     is_count=_is_count(spec, path),
                 )
             )

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.data import Split
+from codesign.data import Dataset, Split, normalise
 from codesign.data.dataset import channel_statistics, stratified_order
 
 
@@ -70,3 +70,85 @@ def test_split_rejects_other_types_and_lengths():
         Split(images=images, labels=np.zeros(2, np.int64))
     with pytest.raises(ValueError, match=r"`labels` must be int32 \[2\].*int32 \[3\]"):
         Split(images=images, labels=np.zeros(3, np.int32))
+
+
+def _arrays(num=100, num_classes=4, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (num, 6, 5, 2)).astype(dtype)
+    return images, rng.permutation(np.arange(num) % num_classes)
+
+
+def test_arrays_are_split_in_proportion():
+    images, labels = _arrays()
+    found = Dataset.from_arrays(images, labels, name="mine")
+    assert [len(s) for s in (found.train, found.validation, found.test)] == [60, 20, 20]
+    assert (found.name, found.num_classes) == ("mine", 4)
+    for split in (found.train, found.validation, found.test):
+        np.testing.assert_array_equal(np.bincount(split.labels), [len(split) / 4] * 4)
+    # Each image is in one split, with its own label.
+    rows = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    seen = [
+        (image.tobytes(), label)
+        for split in (found.train, found.validation, found.test)
+        for image, label in zip(split.images, split.labels, strict=True)
+    ]
+    assert len(dict(seen)) == 100
+    assert all(rows[image] == label for image, label in seen)
+    again = Dataset.from_arrays(images, labels, num_validation=5, num_test=30)
+    assert [len(s) for s in (again.train, again.validation, again.test)] == [65, 5, 30]
+    assert found.digest() == Dataset.from_arrays(images, labels).digest()
+    assert found.digest() != Dataset.from_arrays(images, labels, seed=1).digest()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.float16])
+def test_arrays_of_any_type_are_normalised(dtype):
+    images, labels = _arrays(dtype=dtype)
+    found = Dataset.from_arrays(images, labels)
+    x = normalise(found.train.images, found.mean, found.std)
+    np.testing.assert_allclose(np.mean(x, (0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(np.std(x, (0, 1, 2)), 1, atol=1e-4)
+
+
+def test_one_channel_needs_no_axis():
+    images, labels = _arrays()
+    found = Dataset.from_arrays(images[..., 0], labels)
+    assert found.train.images.shape == (60, 6, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x, y: (x.astype(np.int64), y), "uint8 or floating-point.*int64"),
+        (lambda x, y: (x[0, 0], y), r"uint8 \[5, 2\]"),
+        (lambda x, y: (x[:0], y[:0]), r"\[0, 6, 5, 2\]"),
+        (lambda x, y: (x, y[:-1]), "`labels` must be 100 whole numbers"),
+        (lambda x, y: (x, y.astype(float)), "whole numbers from 0.*float64"),
+        (lambda x, y: (x, np.eye(4)[y]), r"float64 \[100, 4\]"),
+        (lambda x, y: (x, y - 1), "down to -1"),
+        (lambda x, y: (x, y + 2**40), "more classes than the 100 images"),
+        (lambda x, y: (x * np.nan, y), "holds 6000 numbers that are not finite"),
+        (lambda x, y: (x * 1e300, y), "not finite in float32"),
+        (lambda x, y: (x[:4], y[:4]), "`num_validation`|training has none of class"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change, match):
+    images, labels = change(*_arrays())
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(ValueError, match=match),
+    ):
+        Dataset.from_arrays(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"num_validation": 0}, "`num_validation` must be a whole number >= 1, got 0"),
+        ({"num_test": 2.5}, "`num_test` must be a whole number"),
+        ({"num_test": 99}, "training has none of class 0"),
+        ({"num_classes": 3}, r"go up to 3, so `num_classes` \(=3\) must be at least 4"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        Dataset.from_arrays(*_arrays(), **settings)

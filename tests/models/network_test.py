@@ -271,3 +271,62 @@ def test_titles():
         "gnmt": "GNMT",
         "onnx:a.onnx": "onnx:a.onnx",
     }
+
+
+class _Small(nn.Module):
+    """A user's own network: two sites, dropout, and any number of them."""
+
+    sites: tuple[int, ...] = (0, 1)
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, x, bn_mask, *, train):
+        for site in self.sites:
+            x = nn.Conv(4, (3, 3))(x)
+            x = models.MaskedBatchNorm(site)(x, bn_mask, train=train)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+def test_sites_are_found_from_the_module():
+    network = models.Network(_Small(), image_shape=(8, 8, 1))
+    assert (network.num_sites, network.label) == (2, "_Small")
+    assert models.Network(_Small((1, 0, 0)), image_shape=(8, 8, 1)).num_sites == 2
+    for name in models.NETWORKS:
+        assert _network(name).count_sites() == _SITES[name]
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "error", "match"),
+    [
+        (_Small(()), {}, ValueError, "'_Small' has no batch-norm site"),
+        (_Small((0, 2)), {}, ValueError, r"sites \[0, 2\], but none of \[1\]"),
+        (_Small(num_classes=7), {}, ValueError, r"\(1, 7\).*`num_classes` \(=10\)"),
+        (
+            _Small(),
+            {"image_shape": (8, 8)},
+            ValueError,
+            r"\(8, 8\)\) must be \(H, W, C",
+        ),
+        (_Small(), {"image_shape": (8, 0, 1)}, ValueError, r"must be \(H, W, C\)"),
+        (_Small, {}, TypeError, "an instance of a `flax.linen.Module`"),
+        (None, {}, TypeError, "an instance of a `flax.linen.Module`"),
+    ],
+)
+def test_a_network_that_cannot_be_searched_is_refused(module, settings, error, match):
+    with pytest.raises(error, match=match):
+        models.Network(module, **({"image_shape": (8, 8, 1)} | settings))
+
+
+def test_dropout_gets_its_keys():
+    network = models.Network(_Small(), image_shape=(8, 8, 1))
+    variables, images = network.init(jax.random.key(0)), jnp.ones((4, 8, 8, 1))
+    apply = jax.jit(network.apply, static_argnames="train")
+    one, two, again = (
+        apply(variables, images, jnp.ones(2), train=True, key=jax.random.key(k))[0]
+        for k in (0, 1, 0)
+    )
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, again)
+    still = [apply(variables, images, jnp.ones(2), train=False)[0] for _ in range(2)]
+    np.testing.assert_array_equal(*still)

@@ -2,9 +2,12 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
+from codesign.hardware import chips
+from codesign.hardware.memory import MemorySpec
 from codesign.records import StrPath
 from codesign.studies import frame
 from codesign.studies.memory import capacity_measure, paper_networks
@@ -64,6 +67,18 @@ def measure(
     return found
 
 
+def _hardware(text: str) -> dict[str, Any]:
+    """Chips by the names that `hardware.chips` gives them."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not isinstance(chips.by_name(name).spec, MemorySpec):
+            raise ValueError(
+                f"`chip` (={name!r}) has no cache to sweep; name `memory:A100` or another "
+                "of that family."
+            )
+    return {"hardware": tuple(name.partition(":")[2] for name in names)}
+
+
 STUDY = frame.Study(
     name="memory_sweep",
     presets=PRESETS,
@@ -73,6 +88,9 @@ STUDY = frame.Study(
     steps=lambda config, unit: _NUM_STAGES,
     report=report,
     found=NetworkSweep,
+    shorthands={
+        "chip": ("Chips, such as memory:A100, instead of hardware.", _hardware)
+    },
 )
 
 
