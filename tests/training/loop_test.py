@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from codesign import data, models, workload
 from codesign.hardware import reram_gpu
+from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
 from codesign.training import CheckpointStore, TrainConfig, Trainer
 
@@ -222,3 +224,113 @@ def test_refuses_a_data_set_of_another_shape():
     other = models.create("vgg11", width=0.0625, image_shape=(32, 32, 1))
     with pytest.raises(ValueError, match=r"\(8, 8, 1\).*\(32, 32, 1\)"):
         Trainer(other, _digits(), TrainConfig())
+
+
+@pytest.fixture(scope="module")
+def chip_trainer(tiny_network):
+    """A trainer whose steps cost a stack, smoothly."""
+    ops = workload.trace(*tiny_network.trace_args())
+    costs = chip_costs(ops, reram_gpu.estimate, batch_size=32, relax=smooth(0.1))
+    config = TrainConfig(epochs=2, batch_size=32, learning_rate=0.1)
+    return Trainer(tiny_network, _digits(), config, chip_costs=costs)
+
+
+def _on_stack(*sites):
+    return Design(bn_mask=_design(*sites).bn_mask, chip=reram_gpu.deeptrain(3, 1))
+
+
+def test_a_run_returns_what_its_steps_said_of_the_design(chip_trainer, tiny_network):
+    design = _on_stack(2, 3)
+    result = chip_trainer.train(design, seed=0)
+    ops = workload.trace(*tiny_network.trace_args())
+    costs = chip_costs(ops, reram_gpu.estimate, batch_size=32, relax=smooth(0.1))
+    for said in (result.last_step, result.last_epoch):
+        chex.assert_trees_all_close(dict(said.costs), dict(costs(design)), rtol=1e-5)
+        wanted = jax.jacrev(costs)(jax.tree.map(jnp.float32, design))
+        chex.assert_trees_all_close(said.cost_gradients, wanted, rtol=1e-4)
+        assert said.loss_mask_gradient.shape == (3,)
+    assert float(result.last_epoch.loss) == pytest.approx(result.history[-1]["loss"])
+    # Of the last ten steps the loss and its gradient vary, and their mean is another.
+    assert result.last_step.loss != result.last_epoch.loss
+    assert np.any(result.last_step.loss_mask_gradient)
+    assert result.design is not None
+
+
+def test_the_mean_is_over_the_steps_of_the_last_epoch(chip_trainer):
+    seen = []
+
+    def look(design, metrics, taken):
+        seen.append((taken, np.asarray(metrics.loss_mask_gradient)))
+        return design
+
+    result = chip_trainer.train(_on_stack(1, 2, 3), seed=1, on_step=look)
+    assert [taken for taken, _ in seen] == list(range(1, 21))
+    mean = np.mean([gradient for _, gradient in seen[10:]], axis=0)
+    np.testing.assert_allclose(result.last_epoch.loss_mask_gradient, mean, rtol=1e-4)
+    np.testing.assert_allclose(
+        result.last_step.loss_mask_gradient, seen[-1][1], rtol=1e-6
+    )
+
+
+def _descend(design, metrics, taken):
+    """A step down the loss by the mask, and down the energy by the clock."""
+    mask = design.bn_mask - 0.1 * metrics.loss_mask_gradient
+    slope = metrics.cost_gradients["energy_j"].chip.crossbar.read_time_s
+    time_s = design.chip.crossbar.read_time_s
+    crossbar = design.chip.crossbar.replace(
+        read_time_s=time_s * jnp.exp(-0.01 * jnp.sign(slope))
+    )
+    chip = design.chip.replace(crossbar=crossbar)
+    return Design(bn_mask=jnp.clip(mask, 0, 1), chip=chip)
+
+
+def test_a_hook_moves_the_design_without_a_trace(chip_trainer):
+    before = chip_trainer.num_step_traces
+    result = chip_trainer.train(_on_stack(1, 2, 3), seed=2, on_step=_descend)
+    assert chip_trainer.num_step_traces == max(before, 1)
+    # 20 steps of 1 % each: the read takes exp(-0.2) of 100 ns.
+    time_s = float(result.design.chip.crossbar.read_time_s)
+    assert time_s == pytest.approx(1e-7 * np.exp(-0.2), rel=1e-4)
+    first, last = (
+        float(m.costs["energy_j"]) for m in (result.last_epoch, result.last_step)
+    )
+    assert last < first
+
+
+def test_a_moved_design_resumes_where_it_was(chip_trainer, tmp_path):
+    whole = chip_trainer.train(_on_stack(1, 2, 3), seed=3, on_step=_descend)
+    store = CheckpointStore(tmp_path)
+
+    class Killed(Exception):
+        pass
+
+    def die(design, metrics, taken):
+        if taken == 14:
+            raise Killed
+        return _descend(design, metrics, taken)
+
+    settings = dict(seed=3, store=store, checkpoint_every_s=0.0)
+    with pytest.raises(Killed):
+        chip_trainer.train(_on_stack(1, 2, 3), on_step=die, **settings)
+    again = chip_trainer.train(_on_stack(1, 2, 3), on_step=_descend, **settings)
+    chex.assert_trees_all_equal(again.state, whole.state)
+    chex.assert_trees_all_equal(again.design, whole.design)
+    chex.assert_trees_all_equal(again.last_epoch, whole.last_epoch)
+    with pytest.raises(ValueError, match="`store` holds a run of another design"):
+        chip_trainer.train(_on_stack(1), **settings)
+
+
+def test_a_hook_must_return_such_a_design(chip_trainer):
+    with pytest.raises(ValueError, match="`on_step` must return a design like"):
+        chip_trainer.train(
+            _on_stack(1),
+            seed=0,
+            on_step=lambda design, *_: _on_stack(1).replace(chip=None),
+        )
+
+
+def test_without_a_chip_a_step_says_its_loss(make_trainer):
+    result = _train(make_trainer(), _design(*_ALL))
+    assert result.last_epoch.costs == {}
+    assert result.last_epoch.loss_mask_gradient is None
+    assert float(result.last_epoch.loss) == pytest.approx(result.history[-1]["loss"])
