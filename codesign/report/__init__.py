@@ -11,7 +11,8 @@ from codesign.report.format import (
 )
 from codesign.report.page import Card, Figure, Paragraph, Section, render_page
 from codesign.report.progress import Progress
-from codesign.report.results import Quantities, Quantity, Results, environment
+from codesign.report.quantity import Quantity
+from codesign.report.results import Quantities, Results, environment
 from codesign.report.table import Column, Row, Table
 
 __all__ = [

@@ -8,7 +8,7 @@ from codesign.report.format import (
     format_percent,
     format_quantity,
 )
-from codesign.report.results import Quantity
+from codesign.report.quantity import Quantity
 from codesign.report.table import Column, Table
 
 _TO_PERCENT = {"%": 1, "ratio": 100}

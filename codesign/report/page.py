@@ -10,7 +10,8 @@ import jinja2
 
 from codesign.report import comparison
 from codesign.report.format import NO_VALUE, format_duration
-from codesign.report.results import Quantity, Results
+from codesign.report.quantity import Quantity
+from codesign.report.results import Results
 from codesign.report.table import Table
 
 if TYPE_CHECKING:

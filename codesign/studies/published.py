@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from codesign.report import Quantities, Quantity
-from codesign.report.results import Kind, Number
+from codesign.report.quantity import Kind, Number
 
 _Found = TypeVar("_Found")
 

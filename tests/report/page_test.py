@@ -7,7 +7,8 @@ import re
 from absl.testing import absltest, parameterized
 
 from codesign.report import canvas, page
-from codesign.report.results import Quantity, Results
+from codesign.report.quantity import Quantity
+from codesign.report.results import Results
 from codesign.report.table import Table
 
 _EVIL = "<script>alert('x')</script>"

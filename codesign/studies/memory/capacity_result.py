@@ -8,7 +8,7 @@ import numpy as np
 
 from codesign.hardware.memory import Sweep
 from codesign.hardware.memory.validation import Validation
-from codesign.report.results import Number
+from codesign.report.quantity import Number
 from codesign.workload import load as networks
 
 _Part = TypeVar("_Part")

@@ -6,7 +6,7 @@ import numpy as np
 
 from codesign import units
 from codesign.report import Quantity
-from codesign.report.results import Number
+from codesign.report.quantity import Number
 from codesign.studies.memory.capacity_measure import BASE, FAST
 from codesign.studies.memory.capacity_result import (
     Curves,

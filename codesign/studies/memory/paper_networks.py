@@ -1,7 +1,7 @@
 """The networks of the memory paper's Table 5.1, and what we chose where it is silent."""
 
 from codesign import models
-from codesign.report.results import Kind
+from codesign.report.quantity import Kind
 from codesign.workload import Workload
 from codesign.workload import load as networks
 
