@@ -34,10 +34,11 @@ class Progress:
             progress.update(12, "●○○●", epoch="3/8", accuracy="91.0%", best="98.0%")
 
     On a terminal a few lines at the bottom are kept up to date, and what is printed or
-    logged meanwhile appears above them. Anywhere else (a file, a pipe, a notebook)
-    plain lines without control characters are logged: at once, when what it is about
-    changes, every `every_s` seconds in between, and at the end. An exception ends the
-    display, restores the terminal and goes on.
+    logged meanwhile appears above them. Anywhere else (a file, a pipe) plain lines
+    without control characters are logged: at once, when what it is about changes, every
+    `every_s` seconds in between, and at the end. In a notebook each of these lines takes
+    the place of the last. An exception ends the display, restores the terminal and goes
+    on.
 
     The time left follows from the mean pace of the steps done here after the first,
     which compiles: those that an earlier run had done, `initial_step`, do not count.
@@ -63,7 +64,8 @@ class Progress:
             initial_step: Steps that were done before, when a job resumes.
             every_s: Least time between two plain lines about the same, in seconds.
             log: Receives the plain lines. By default they are logged as INFO where that
-                level is shown, as in a launcher, and printed elsewhere.
+                level is shown, as in a launcher, and printed elsewhere; in a notebook
+                they are printed in one place.
             console: Where the live display goes; by default standard error.
             clock: Returns the time in seconds.
 
@@ -76,8 +78,9 @@ class Progress:
         self._description = one_line(description)
         self._initial = initial_step
         self._every_s = every_s
-        self._log = log or _log_or_print
         self._console = console or rich.console.Console(stderr=True)
+        self._in_place = log is None and self._console.is_jupyter
+        self._log = log or (_print_in_place if self._in_place else _log_or_print)
         self._clock = clock
         self._start_s, self._logged_s = clock(), -math.inf
         self._first: _Status | None = None  # once a step was done here
@@ -113,6 +116,8 @@ class Progress:
         if self._live is None:
             if self._status != self._logged:
                 self._log_status()
+            if self._in_place:
+                print(flush=True)
             return
         for handler, stream in self._streams:
             handler.setStream(stream)
@@ -159,6 +164,8 @@ class Progress:
         """Shows a line of text above the display, or logs it."""
         if self._live is None:
             self._log(one_line(line))
+            if self._in_place:
+                print(flush=True)
         else:
             self._console.print(rich.text.Text(one_line(line)))
 
@@ -211,6 +218,11 @@ class Progress:
             facts.append("   ")
         facts.rstrip()
         return rich.console.Group(head, facts) if facts else head
+
+
+def _print_in_place(line: str) -> None:
+    """Over the last line of a notebook's output, of which nothing may remain."""
+    print(f"\r{line:<100}", end="", flush=True)
 
 
 def _log_or_print(line: str) -> None:
