@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import rich.console
 import rich.live
@@ -37,8 +38,8 @@ class Progress:
     logged meanwhile appears above them. Anywhere else (a file, a pipe) plain lines
     without control characters are logged: at once, when what it is about changes, every
     `every_s` seconds in between, and at the end. In a notebook each of these lines takes
-    the place of the last. An exception ends the display, restores the terminal and goes
-    on.
+    the place of the last, also in its file. An exception ends the display, restores the
+    terminal and goes on.
 
     The time left follows from the mean pace of the steps done here after the first,
     which compiles: those that an earlier run had done, `initial_step`, do not count.
@@ -64,8 +65,7 @@ class Progress:
             initial_step: Steps that were done before, when a job resumes.
             every_s: Least time between two plain lines about the same, in seconds.
             log: Receives the plain lines. By default they are logged as INFO where that
-                level is shown, as in a launcher, and printed elsewhere; in a notebook
-                they are printed in one place.
+                level is shown, as in a launcher, and printed elsewhere.
             console: Where the live display goes; by default standard error.
             clock: Returns the time in seconds.
 
@@ -80,12 +80,13 @@ class Progress:
         self._every_s = every_s
         self._console = console or rich.console.Console(stderr=True)
         self._in_place = log is None and self._console.is_jupyter
-        self._log = log or (_print_in_place if self._in_place else _log_or_print)
+        self._log = log or _log_or_print
         self._clock = clock
         self._start_s, self._logged_s = clock(), -math.inf
         self._first: _Status | None = None  # once a step was done here
         self._status = self._logged = _Status(self._start_s, initial_step)
         self._live: rich.live.Live | None = None
+        self._shown: Any = None  # IPython's handle of the line in a notebook
         self._streams: list[tuple[logging.PythonHandler, object]] = []
 
     def __enter__(self) -> "Progress":
@@ -116,8 +117,6 @@ class Progress:
         if self._live is None:
             if self._status != self._logged:
                 self._log_status()
-            if self._in_place:
-                print(flush=True)
             return
         for handler, stream in self._streams:
             handler.setStream(stream)
@@ -164,8 +163,6 @@ class Progress:
         """Shows a line of text above the display, or logs it."""
         if self._live is None:
             self._log(one_line(line))
-            if self._in_place:
-                print(flush=True)
         else:
             self._console.print(rich.text.Text(one_line(line)))
 
@@ -173,10 +170,24 @@ class Progress:
         facts = ", ".join(f"{name} {value}".strip() for name, value in self._facts())
         left = self._time_left()
         done = f"{self._status.step}/{self._total}"
-        self._log(
+        line = (
             f"{self._description}: {done}{left and f', {left}'}{facts and '; '}{facts}"
         )
+        if self._in_place:
+            self._show(line)
+        else:
+            self._log(line)
         self._logged, self._logged_s = self._status, self._clock()
+
+    def _show(self, line: str) -> None:
+        """Puts a line into a notebook in place of the last one."""
+        from IPython import display
+
+        shown = {"text/plain": line}
+        if self._shown is None:
+            self._shown = display.display(shown, raw=True, display_id=True)
+        else:
+            self._shown.update(shown, raw=True)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         """Yields what is known, by name, in the order of reading."""
@@ -218,11 +229,6 @@ class Progress:
             facts.append("   ")
         facts.rstrip()
         return rich.console.Group(head, facts) if facts else head
-
-
-def _print_in_place(line: str) -> None:
-    """Over the last line of a notebook's output, of which nothing may remain."""
-    print(f"\r{line:<100}", end="", flush=True)
 
 
 def _log_or_print(line: str) -> None:
