@@ -67,11 +67,13 @@ def table(
     if most is not None and len(lines) > most:
         head = (most + 1) // 2
         tail = len(lines) - most // 2
-        folded = Markup('<tr class="muted"><td colspan="{}">⋮ {:,} more</td></tr>')
+        folded = Markup(
+            '<tr class="muted"><td class="left" colspan="{}">⋮ {:,} more</td></tr>'
+        )
         lines[head:tail] = [folded.format(len(headings), tail - head)]
     parts += [*lines, Markup("</tbody>")]
     if notes:
-        foot = Markup('<tfoot><tr><td colspan="{}">{}</td></tr></tfoot>')
+        foot = Markup('<tfoot><tr><td class="left" colspan="{}">{}</td></tr></tfoot>')
         parts.append(
             foot.format(len(headings), Markup("<br>").join(map(escape, notes)))
         )

@@ -178,9 +178,8 @@ table
 # numbers, so that knobs stay positive). Each has its own rate.
 
 # %%
-digits = load_digits()
-images = (digits.images[..., None] / 16).astype("float32")  # [1797, 8, 8, 1]
-labels = digits.target  # [1797]
+images, labels = load_digits(return_X_y=True)  # [1797, 64], [1797]
+images = np.reshape(images, (-1, 8, 8, 1)).astype("float32") / 16
 RATES = {"weights": 0.1, "mask": 20.0, "chip": 0.4}
 COST_WEIGHT = 0.1  # of a nat of task loss, for a factor of e in energy times latency
 
@@ -274,14 +273,14 @@ result
 
 # %%
 figure = result.figures["pareto_energy"]
-figure.drawn.axes[0].set_title("Which placements are worth their energy?")
+figure.drawn.axes[0].set_xlabel("Energy per image on my accelerator (µJ)")
 figure
 
 # %% [markdown]
-# The same cell again goes on from what the folder holds, so a finished search returns
-# at once; more evaluations would extend it. After a change of network, data or chip, name
-# another folder.
+# The same cell again goes on from what the folder holds. A finished search trains nothing
+# and returns in seconds; more evaluations would extend it. After a change of network, data
+# or chip, name another folder.
 
 # %%
 again = placement.run(config, workdir="runs/first_steps", **searched)
-(again.found == result.found).all()
+again.found
