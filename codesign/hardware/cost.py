@@ -51,8 +51,12 @@ class Cost:
         names = [field.name for field in dataclasses.fields(self)][:-1]
         values = {name: getattr(self, name) for name in names}
         time_s, energy_j = _array(self.latency_s), _array(self.energy_j)
-        known = time_s is not None and energy_j is not None
-        if known and time_s.shape == energy_j.shape and np.all(time_s > 0):
+        if (
+            time_s is not None
+            and energy_j is not None
+            and time_s.shape == energy_j.shape
+            and np.all(time_s > 0)
+        ):
             values["power_w"] = energy_j / time_s
         fields = [(n, _text(n, x)) for n, x in values.items() if x is not None]
         made = html.table(["Cost", "Value"], fields, sides=["left", "right"])
