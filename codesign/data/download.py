@@ -9,8 +9,6 @@ import dataclasses
 import os
 from pathlib import Path
 
-import pooch
-
 from codesign.data.checksums import KnownFile
 
 ENVIRONMENT_VARIABLE = "CODESIGN_DATA"
@@ -59,6 +57,8 @@ def locate(
             Says what was searched, which files are needed and how to give them.
         ValueError: If a download is not the published file.
     """
+    import pooch  # loads progress bars, which warn in a notebook without ipywidgets
+
     cache = Path(pooch.os_cache("codesign"))
     if data_dir is not None:
         roots = [_folder("data_dir", data_dir)]
@@ -118,6 +118,8 @@ def _advice(distribution: Distribution, roots: list[Path]) -> str:
 
 def _download(distribution: Distribution, target: Path, advice: str) -> None:
     """Fetches what is missing or damaged in `target`."""
+    import pooch
+
     for file in distribution.downloads:
         url = distribution.url + file.name
         try:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup, escape
 
 # Colours are those of whoever shows it, light or dark; lines and marks are half clear.
+# Sides name tag and class: JupyterLab's own rule, all to the right, weighs that much.
 _STYLE = Markup("""<style>
 .codesign { overflow-x: auto; }
 .codesign p { margin: .3em 0; max-width: 50em; }
@@ -16,7 +17,9 @@ _STYLE = Markup("""<style>
   padding: .25em .6em; white-space: nowrap; max-width: none; }
 .codesign td.long, .codesign tfoot td { white-space: normal; max-width: 32em;
   overflow-wrap: anywhere; }
-.codesign .right { text-align: right; } .codesign .center { text-align: center; }
+.codesign th.left, .codesign td.left { text-align: left; }
+.codesign th.right, .codesign td.right { text-align: right; }
+.codesign th.center, .codesign td.center { text-align: center; }
 .codesign thead tr { border-bottom: 1px solid #8889; }
 .codesign tbody tr + tr { border-top: 1px solid #8883; }
 .codesign tr.sum { border-top: 1px solid #8889; font-weight: 600; }
@@ -64,11 +67,13 @@ def table(
     if most is not None and len(lines) > most:
         head = (most + 1) // 2
         tail = len(lines) - most // 2
-        folded = Markup('<tr class="muted"><td colspan="{}">⋮ {:,} more</td></tr>')
+        folded = Markup(
+            '<tr class="muted"><td class="left" colspan="{}">⋮ {:,} more</td></tr>'
+        )
         lines[head:tail] = [folded.format(len(headings), tail - head)]
     parts += [*lines, Markup("</tbody>")]
     if notes:
-        foot = Markup('<tfoot><tr><td colspan="{}">{}</td></tr></tfoot>')
+        foot = Markup('<tfoot><tr><td class="left" colspan="{}">{}</td></tr></tfoot>')
         parts.append(
             foot.format(len(headings), Markup("<br>").join(map(escape, notes)))
         )

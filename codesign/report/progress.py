@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import rich.console
 import rich.live
@@ -34,10 +35,11 @@ class Progress:
             progress.update(12, "●○○●", epoch="3/8", accuracy="91.0%", best="98.0%")
 
     On a terminal a few lines at the bottom are kept up to date, and what is printed or
-    logged meanwhile appears above them. Anywhere else (a file, a pipe, a notebook)
-    plain lines without control characters are logged: at once, when what it is about
-    changes, every `every_s` seconds in between, and at the end. An exception ends the
-    display, restores the terminal and goes on.
+    logged meanwhile appears above them. Anywhere else (a file, a pipe) plain lines
+    without control characters are logged: at once, when what it is about changes, every
+    `every_s` seconds in between, and at the end. In a notebook each of these lines takes
+    the place of the last, also in its file. An exception ends the display, restores the
+    terminal and goes on.
 
     The time left follows from the mean pace of the steps done here after the first,
     which compiles: those that an earlier run had done, `initial_step`, do not count.
@@ -76,13 +78,15 @@ class Progress:
         self._description = one_line(description)
         self._initial = initial_step
         self._every_s = every_s
-        self._log = log or _log_or_print
         self._console = console or rich.console.Console(stderr=True)
+        self._in_place = log is None and self._console.is_jupyter
+        self._log = log or _log_or_print
         self._clock = clock
         self._start_s, self._logged_s = clock(), -math.inf
         self._first: _Status | None = None  # once a step was done here
         self._status = self._logged = _Status(self._start_s, initial_step)
         self._live: rich.live.Live | None = None
+        self._shown: Any = None  # IPython's handle of the line in a notebook
         self._streams: list[tuple[logging.PythonHandler, object]] = []
 
     def __enter__(self) -> "Progress":
@@ -166,10 +170,24 @@ class Progress:
         facts = ", ".join(f"{name} {value}".strip() for name, value in self._facts())
         left = self._time_left()
         done = f"{self._status.step}/{self._total}"
-        self._log(
+        line = (
             f"{self._description}: {done}{left and f', {left}'}{facts and '; '}{facts}"
         )
+        if self._in_place:
+            self._show(line)
+        else:
+            self._log(line)
         self._logged, self._logged_s = self._status, self._clock()
+
+    def _show(self, line: str) -> None:
+        """Puts a line into a notebook in place of the last one."""
+        from IPython import display
+
+        shown = {"text/plain": line}
+        if self._shown is None:
+            self._shown = display.display(shown, raw=True, display_id=True)
+        else:
+            self._shown.update(shown, raw=True)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         """Yields what is known, by name, in the order of reading."""

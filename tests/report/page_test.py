@@ -101,11 +101,13 @@ class RenderPageTest(parameterized.TestCase):
 
     def test_a_figure_shows_itself_as_it_is_by_now(self):
         figure = page.Figure("x", canvas.blank(0.5), "caption")
-        first = figure._repr_png_()
+        first, look = figure._repr_png_()
         self.assertEqual(first, figure.png)
         figure.drawn.suptitle("mine")
-        self.assertNotEqual(figure._repr_png_(), first)
+        self.assertNotEqual(figure._repr_png_()[0], first)
         self.assertStartsWith(first, b"\x89PNG")
+        # Two pixels to one of the page, for screens that have them: PNG's header says.
+        self.assertEqual(int.from_bytes(first[16:20], "big"), 2 * look["width"])
 
     def test_parts_come_in_order(self):
         headings = re.findall(r"<h2>(.*?)</h2>", _full_page())

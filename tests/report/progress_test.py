@@ -133,6 +133,27 @@ class PlainProgressTest(absltest.TestCase):
         self.assertIn("a line or two", text)
         self.assertTrue(all(c == "\n" or c.isprintable() for c in text), repr(text))
 
+    def test_a_notebook_has_one_line_and_what_is_logged(self):
+        console = rich.console.Console(force_jupyter=True)
+        out = io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            absltest.mock.patch("IPython.display.display") as display,
+            absltest.mock.patch.object(logging, "level_info", return_value=False),
+            Progress(3, "Search", console=console, clock=self.clock) as progress,
+        ):
+            progress.update(1, "●○")
+            progress.log("●○ is done")
+            progress.update(2, "○○")
+        display.assert_called_once()
+        ((first,), _), ((last,), _) = (
+            display.call_args,
+            display.return_value.update.call_args,
+        )
+        self.assertEqual(first, {"text/plain": "Search: 1/3; ●○"})
+        self.assertEqual(last, {"text/plain": "Search: 3/3, took 0 s; ○○"})
+        self.assertEqual(out.getvalue(), "●○ is done\n")
+
     def test_exception_passes(self):
         with (
             self.assertRaisesRegex(RuntimeError, "boom"),

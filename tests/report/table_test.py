@@ -53,7 +53,7 @@ class TableTest(parameterized.TestCase):
             '<th scope="col" class="right">B</th></tr></thead><tbody>'
             '<tr class=""><td class="left">x</td><td class="right">1\xa0ms</td></tr>'
             '<tr class="highlight"><td class="left">y</td><td class="right">–</td></tr>'
-            '</tbody><tfoot><tr><td colspan="2">n</td></tr></tfoot></table>',
+            '</tbody><tfoot><tr><td class="left" colspan="2">n</td></tr></tfoot></table>',
         )
 
     def test_notebook(self):

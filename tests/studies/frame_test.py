@@ -94,7 +94,7 @@ def test_a_notebook_sees_tables_numbers_and_figures(tmp_path):
     assert "Figures: powers" in found._repr_html_()
     (figure,) = found.figures.values()
     assert found.figures["powers"] is figure
-    assert figure._repr_png_() == (tmp_path / "powers.png").read_bytes()
+    assert figure._repr_png_()[0] == (tmp_path / "powers.png").read_bytes()
     figure.drawn.axes[0].set_title("mine")  # Matplotlib's own
     # It is none of pyplot's, which would draw it once more below the cell.
     pyplot = sys.modules.get("matplotlib.pyplot")

@@ -193,7 +193,8 @@ def run(
         data_dir: Where data sets lie; see `data.load`.
 
     Returns:
-        What was found; `found` is the placement, 0 or 1 for every site.
+        What was found; `found` is the placement, 0 or 1 for every site, and `figures`
+        are those of the report. A notebook shows its tables.
 
     Raises:
         TypeError, ValueError, OSError: As `frame.Study.run`, before any training.
@@ -222,4 +223,4 @@ def run(
     given = {"network": network, "dataset": dataset, "chip": chip}
     config = dataclasses.replace(config, **changes)
     found = STUDY.run(config, workdir=workdir, data_dir=data_dir, **given)
-    return found[config.networks[0]]
+    return dataclasses.replace(found[config.networks[0]], report=found.report)

@@ -8,7 +8,9 @@ import numpy as np
 from codesign.hardware import Chip, Cost
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.models import Network
+from codesign.report import Figure
 from codesign.search import Trial
+from codesign.studies import frame
 from codesign.studies.claims import PairedLoss, paired_losses
 from codesign.studies.deeptrain.placement_beside import Finding
 from codesign.training import StepMetrics
@@ -74,6 +76,10 @@ class PlacementResult:
     num_step_traces: int
     num_test: int  # images of the test split
     others: tuple[Finding, ...] = ()  # of the same network, to be compared
+    # Tables and figures, which `placement.run` adds.
+    report: frame.Report | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def confirmed(self) -> bool:
@@ -119,6 +125,14 @@ class PlacementResult:
     def found(self) -> np.ndarray:
         """[C] 1 where a batch norm is kept."""
         return self.rows["bo_n"].mask
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Those of `report` by name; each has Matplotlib's own figure as `drawn`."""
+        return self.report.figures if self.report else {}
+
+    def _repr_html_(self) -> str | None:
+        return self.report._repr_html_() if self.report else None
 
     def cost(self, mask: np.ndarray, chip: Chip | None = None) -> Cost:
         """Exact cost of a placement's batch on the chip, or on another."""

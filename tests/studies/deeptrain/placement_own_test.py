@@ -152,7 +152,9 @@ def test_a_chip_by_name_costs_ones_own_network(name, tmp_path):
 
 def _tiny_chip(spec, ops, *, batch_size, relax):
     cost = _lanes(spec, ops, batch_size=batch_size, relax=relax)
-    return cost.replace(feasible=jnp.array(False), violation=jnp.array(0.5))
+    return dataclasses.replace(
+        cost, feasible=jnp.array(False), violation=jnp.array(0.5)
+    )
 
 
 @pytest.mark.parametrize(
