@@ -13,6 +13,12 @@ import numpy as np
 from codesign.data.augment import Augmentation
 
 _HELD_OUT = 0.2  # of arrays, for validation, and as much for the test
+_MOST_CLASSES = 100_000
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, and no truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,12 +97,19 @@ class Dataset:
                 labels beyond `num_classes`, or too few images to split.
         """
         images, labels = _checked_arrays(images, labels)
+        if not is_whole(seed) or not 0 <= seed < 2**32:
+            raise ValueError(
+                f"`seed` (={seed!r}) must be a whole number in 0..2**32-1."
+            )
         found = int(labels.max()) + 1
         num_classes = found if num_classes is None else num_classes
-        if found > num_classes or num_classes < 2:
+        if (
+            not is_whole(num_classes)
+            or not max(found, 2) <= num_classes <= _MOST_CLASSES
+        ):
             raise ValueError(
-                f"`labels` go up to {found - 1}, so `num_classes` (={num_classes}) must "
-                f"be at least {max(found, 2)}."
+                f"`labels` go up to {found - 1}, so `num_classes` (={num_classes!r}) must "
+                f"be a whole number, at least {max(found, 2)} and at most {_MOST_CLASSES}."
             )
         num = len(labels)
         share = round(_HELD_OUT * num)
@@ -105,7 +118,7 @@ class Dataset:
             "test": share if num_test is None else num_test,
         }
         for part, size in sizes.items():
-            if not isinstance(size, numbers.Integral) or size < 1:
+            if not is_whole(size) or size < 1:
                 raise ValueError(
                     f"`num_{part}` must be a whole number >= 1, got {size!r}, of the "
                     f"{num} images; bring more of them."
@@ -135,7 +148,8 @@ class Dataset:
 
     def digest(self) -> str:
         """Sha256 of all that a training run sees of it."""
-        found = hashlib.sha256(repr((self.num_classes, self.augmentation)).encode())
+        settings = (self.num_classes, self.augmentation, self.mean, self.std)
+        found = hashlib.sha256(repr(settings).encode())
         for split in (self.train, self.validation, self.test):
             for array in (split.images, split.labels):
                 found.update(f"{array.dtype}{array.shape}".encode())
@@ -145,6 +159,11 @@ class Dataset:
 
 def _checked_arrays(images, labels) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, H, W, C] of bytes or float32, and labels [N] int32."""
+    for name, array in (("images", images), ("labels", labels)):
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"`{name}` is a masked array; fill it, or drop what it masks."
+            )
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim == 3:
         images = images[..., None]

@@ -4,7 +4,6 @@ A new file in this folder that calls `register` is found by itself.
 """
 
 import dataclasses
-import numbers
 import os
 from collections.abc import Callable
 
@@ -12,7 +11,13 @@ import numpy as np
 
 from codesign.data import resize
 from codesign.data.augment import Augmentation
-from codesign.data.dataset import Dataset, Split, channel_statistics, stratified_order
+from codesign.data.dataset import (
+    Dataset,
+    Split,
+    channel_statistics,
+    is_whole,
+    stratified_order,
+)
 
 _MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
 _NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to
@@ -91,16 +96,16 @@ def load(
         )
     source = _SOURCES[name]
     size = source.image_size if image_size is None else image_size
-    if not _is_whole(size) or size < _MIN_IMAGE_SIZE:
+    if not is_whole(size) or size < _MIN_IMAGE_SIZE:
         raise ValueError(
             f"`image_size` (={size!r}) must be a whole number >= {_MIN_IMAGE_SIZE}; "
             f"leave it out for {source.image_size}."
         )
-    if not _is_whole(seed) or not 0 <= seed < 2**32:
+    if not is_whole(seed) or not 0 <= seed < 2**32:
         raise ValueError(f"`seed` (={seed!r}) must be a whole number in 0..2**32-1.")
     requests = {"train": num_train, "validation": num_validation, "test": num_test}
     for part, number in requests.items():  # before reading, which may take seconds
-        if number is not None and (not _is_whole(number) or number < 1):
+        if number is not None and (not is_whole(number) or number < 1):
             raise ValueError(
                 f"`num_{part}` (={number!r}) must be a whole number >= 1; leave it out "
                 "for all images there are."
@@ -157,7 +162,3 @@ def _fit(images: np.ndarray, size: int, padded_size: int | None) -> np.ndarray:
     if size == padded_size and max(images.shape[1:3]) <= size:
         return resize.pad(images, size)
     return resize.bilinear(images, size)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -1,5 +1,6 @@
 """A chip is a spec and the one door to its costs, which is checked alike for all."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -38,7 +40,8 @@ class Chip:
         Chip(Ideal(1e12), estimate)
 
     Attributes:
-        spec: Pytree of physical parameters, all of them finite numbers.
+        spec: Pytree of physical parameters, all of them finite numbers; they become
+            float32 arrays.
         estimate: `estimate(spec, workload, *, batch_size, relax) -> Cost`; what is given
             is put behind `door`.
         name: What tables call it; by default the name of the spec's type.
@@ -60,7 +63,9 @@ class Chip:
                 f"`spec` (={self.spec!r}) holds no numbers; make its class a pytree, "
                 "such as with `@flax.struct.dataclass`."
             )
-        _check_spec(self.spec)
+        check_spec(self.spec)
+        spec = jax.tree.map(jnp.float32, self.spec)
+        object.__setattr__(self, "spec", spec)
         object.__setattr__(self, "estimate", door(self.estimate))
         object.__setattr__(self, "name", self.name or type(self.spec).__name__)
 
@@ -71,12 +76,16 @@ class Chip:
             TypeError, ValueError: As `door` says.
         """
         _check(self.spec, workload, batch_size, EXACT)
-        cost = self.cost_at(self.spec, workload, batch_size=batch_size)
+        cost = self.cost_at(self.spec, workload, batch_size=int(batch_size))
         _check_cost(cost, self.estimate)
         return cost
 
     def cost_at(self, spec: Any, workload: Workload, *, batch_size: int) -> Cost:
-        """The same at another spec, which may lie where no chip can: for secants."""
+        """The same at another spec, for secants: unchecked, if JAX compiles the model.
+
+        Raises:
+            ValueError: If the model runs on the host and refuses such a spec.
+        """
         if getattr(self.estimate, "on_host", False):
             return self.estimate(spec, workload, batch_size=batch_size, relax=EXACT)
         return _compiled(self.estimate)(spec, workload, batch_size=batch_size)
@@ -89,9 +98,12 @@ def door(estimate: Estimate, *, on_host: bool = False) -> Estimate:
     Values that JAX traces are not seen, and pass.
 
     Args:
-        estimate: `estimate(spec, workload, *, batch_size, relax) -> Cost`. A method
-            `checked` of `spec` has its say on the spec's ranges.
-        on_host: Whether the exact model runs in NumPy, so that nothing compiles it.
+        estimate: `estimate(spec, workload, *, batch_size, relax) -> Cost`; without
+            `relax` if it is smooth as it is. A method `checked` of `spec` has its say on
+            the spec's ranges.
+        on_host: Whether the exact model runs in NumPy, so that nothing compiles it. What
+            it does where `relax` is smooth must be JAX's all the same: training
+            differentiates it.
 
     Returns:
         The same function, which then raises a ValueError that names the argument, the
@@ -101,11 +113,14 @@ def door(estimate: Estimate, *, on_host: bool = False) -> Estimate:
     """
     if getattr(estimate, "is_door", False):
         return estimate
+    parameters = inspect.signature(estimate).parameters
     defaults = {
         name: parameter.default
-        for name, parameter in inspect.signature(estimate).parameters.items()
+        for name, parameter in parameters.items()
         if name in ("batch_size", "relax") and parameter.default is not parameter.empty
     }
+    kinds = {parameter.kind for parameter in parameters.values()}
+    takes_relax = "relax" in parameters or inspect.Parameter.VAR_KEYWORD in kinds
 
     @functools.wraps(estimate)
     def checked(spec: Any, workload: Workload, **settings: Any) -> Cost:
@@ -113,6 +128,8 @@ def door(estimate: Estimate, *, on_host: bool = False) -> Estimate:
         if "batch_size" not in settings:
             raise TypeError("`batch_size` is missing; costs are those of a batch.")
         _check(spec, workload, settings["batch_size"], settings["relax"])
+        if not takes_relax:
+            del settings["relax"]
         cost = estimate(spec, workload, **settings)
         _check_cost(cost, estimate)
         return cost
@@ -134,10 +151,12 @@ def _check(spec: Any, workload: Any, batch_size: Any, relax: Any) -> None:
         )
     if not isinstance(relax, Relax):
         raise TypeError(f"`relax` must be `EXACT` or `smooth(t)`, got {relax!r}.")
-    _check_spec(spec)
+    check_spec(spec)
     if isinstance(batch_size, Tracer):
         return
-    if np.ndim(batch_size) or not 1 <= batch_size < math.inf:
+    batch_size = np.asarray(batch_size)  # JAX would stage its own under `jit`
+    is_number = batch_size.ndim == 0 and batch_size.dtype.kind in "iuf"
+    if not is_number or not 1 <= batch_size < math.inf:
         raise ValueError(
             f"`batch_size` must be at least 1 and finite, got {batch_size}."
         )
@@ -148,19 +167,27 @@ def _check(spec: Any, workload: Any, batch_size: Any, relax: Any) -> None:
         )
 
 
-def _check_spec(spec: Any) -> None:
+def check_spec(spec: Any) -> None:
+    """Checks that concrete numbers are finite, and what the spec's `checked` adds.
+
+    Raises:
+        ValueError: Names the field, its value and the rule.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(spec):
         if isinstance(leaf, Tracer):
             continue
         try:
-            is_finite = np.all(np.isfinite(np.asarray(leaf, float)))
+            is_finite = not isinstance(leaf, str) and np.all(
+                np.isfinite(np.asarray(leaf, float))
+            )
         except (TypeError, ValueError):
             is_finite = False
         if not is_finite:
             name = jax.tree_util.keystr(path)
             raise ValueError(f"`spec{name}` must be a finite number, got {leaf!r}.")
     if callable(check := getattr(spec, "checked", None)):
-        check()
+        with contextlib.suppress(jax.errors.ConcretizationTypeError):  # it is traced
+            check()
 
 
 def _check_cost(cost: Any, estimate: Estimate) -> None:
@@ -170,7 +197,10 @@ def _check_cost(cost: Any, estimate: Estimate) -> None:
             f"`estimate` (={name}) returned {type(cost).__name__}; return a "
             "`codesign.hardware.Cost(latency_s=..., energy_j=...)`."
         )
-    for field, value in cost.scalars().items():
+    scalars = cost.scalars()
+    if cost.feasible is not None:
+        scalars["feasible"] = cost.feasible
+    for field, value in scalars.items():
         if np.shape(value) != ():
             raise ValueError(
                 f"`estimate` (={name}) returned a `{field}` of shape {np.shape(value)}; "

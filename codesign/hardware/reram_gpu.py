@@ -4,6 +4,7 @@ import functools
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.core import Tracer
 
@@ -71,15 +72,17 @@ class ReramGpuSpec:
         tiers = {"R": self.num_reram_tiers, "G": self.num_gpu_tiers}
         if any(isinstance(number, Tracer) for number in tiers.values()):
             return checked_leaves(self)
+        # NumPy's, as under `jit` JAX would stage a comparison of its own arrays.
+        tiers = {name: float(np.asarray(number)) for name, number in tiers.items()}
         for name, number in tiers.items():
             if number < 1:
                 raise ValueError(
-                    f"`{name}` (={number}) must be at least 1 tier: convolutions need "
+                    f"`{name}` (={number:g}) must be at least 1 tier: convolutions need "
                     "ReRAM, batch norm needs GPU tiles."
                 )
         if sum(tiers.values()) > MAX_TIERS:
             raise ValueError(
-                f"`R` + `G` (={tiers['R']} + {tiers['G']}) must not exceed {MAX_TIERS} "
+                f"`R` + `G` (={tiers['R']:g} + {tiers['G']:g}) must not exceed {MAX_TIERS} "
                 "tiers, which is what stays below 100 C; use 3R1G or 2R2G."
             )
         return checked_leaves(self)
@@ -141,7 +144,8 @@ def estimate(
 
     windows is the larger of the forward map's positions and the error's. stages counts
     2 L + 1 as PipeLayer does, and a forward and a backward stage for each kept norm.
-    With `dedicated_tiles`, every norm has whole tiles of its own and Tn is the slowest.
+    With `dedicated_tiles`, every norm has whole tiles of its own and Tn is the slowest; a
+    slope by the mask is then that of a norm's work, and not of the tile that it takes.
 
     The weight gradient multiplies stored activations [windows, fan_in] by C_out error
     columns. It is counted in (6) and kept off the pipeline: streamed through one copy,

@@ -1,6 +1,7 @@
 """An image classifier with batch-norm sites, as every other package knows it."""
 
 import dataclasses
+import numbers
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -59,6 +60,8 @@ class Network:
             object.__setattr__(self, "label", type(self.module).__name__)
         if not self.num_sites:
             object.__setattr__(self, "num_sites", self.count_sites())
+        for site in self.paper_sites:
+            self._number(site)
 
     def count_sites(self) -> int:
         """Number of sites that the module has, from its shapes alone.
@@ -159,17 +162,29 @@ class Network:
             sites: Numbers from 0, or printed names: site 0 is "C1".
 
         Raises:
-            ValueError: If there is no such site.
+            ValueError: If there is no such site, or one is there twice, as where a mask
+                is taken for sites.
         """
+        if isinstance(sites, str | int):
+            raise ValueError(f"`sites` (={sites!r}) must be several, such as (4, 6).")
+        found = [self._number(site) for site in sites]
+        if len({*found}) < len(found):
+            raise ValueError(
+                f"`sites` (={[*sites]}) holds a site twice; if it is a mask, it needs no "
+                "`mask`."
+            )
         kept = jnp.zeros(self.num_sites, jnp.float32)
-        for site in sites:
-            number = site
-            if isinstance(site, str) and re.fullmatch(r"C[1-9]\d*", site):
-                number = int(site[1:]) - 1
-            if isinstance(number, str) or not 0 <= number < self.num_sites:
-                raise ValueError(
-                    f"`sites` holds {site!r}; this network has sites 0 to "
-                    f"{self.num_sites - 1}, or C1 to C{self.num_sites} by name."
-                )
-            kept = kept.at[number].set(1.0)
-        return kept
+        return kept.at[jnp.array(found, int)].set(1.0)
+
+    def _number(self, site: Any) -> int:
+        """Of a site, from 0."""
+        number: Any = site
+        if isinstance(site, str) and re.fullmatch(r"C[1-9]\d{0,5}", site):
+            number = int(site[1:]) - 1
+        is_whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+        if not is_whole or not 0 <= int(number) < self.num_sites:
+            raise ValueError(
+                f"`sites` holds {site!r}; this network has sites 0 to "
+                f"{self.num_sites - 1}, or C1 to C{self.num_sites} by name."
+            )
+        return int(number)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
+
 from codesign.hardware.cost import Cost
 from codesign.numerics.relax import EXACT, Relax
 from codesign.objective.design import Design
@@ -35,6 +37,7 @@ def chip_costs(
             batch_size=batch_size,
             relax=relax,
         )
-        return cost.scalars()
+        scalars = cost.scalars()
+        return {name: jnp.asarray(value) * 1.0 for name, value in scalars.items()}
 
     return costs

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +30,13 @@ class Sensitivity:
         knob: Of the chip.
         smooth: By cost, of the smooth model: what a gradient step follows.
         exact: By cost, of the exact model: the secant from 1 / 1.01 to 1.01 times the
-            knob, or from 1 / 1.5 to 1.5 times a count.
+            knob, or from 1 / 1.5 to 1.5 times a count; None where the model refuses an
+            end of it.
     """
 
     knob: Knob
     smooth: dict[str, float]
-    exact: dict[str, float]
+    exact: dict[str, float | None]
 
 
 def sensitivities(
@@ -67,7 +69,10 @@ def sensitivities(
             spec = jax.tree.unflatten(structure, spec)
             return chip.cost_at(spec, workload, batch_size=batch_size)
 
-        low, high = moved(1 / factor).scalars(), moved(factor).scalars()
+        try:
+            ends = moved(1 / factor).scalars(), moved(factor).scalars()
+        except ValueError:  # a model on the host looks at where it is
+            ends = None
         found.append(
             Sensitivity(
                 knob,
@@ -79,7 +84,7 @@ def sensitivities(
                     )
                     for name in names
                 },
-                {name: _secant(low[name], high[name], factor) for name in names},
+                {name: _secant(name, ends, factor) for name in names},
             )
         )
     return found
@@ -101,7 +106,10 @@ def _elasticity(slope: float, value: float, cost: float) -> float:
     return slope * value / cost if cost else 0.0
 
 
-def _secant(low: Scalar, high: Scalar, factor: float) -> float:
+def _secant(name: str, ends: Any, factor: float) -> float | None:
+    if ends is None:
+        return None
+    low, high = (float(end[name]) for end in ends)
     if not (low > 0 and high > 0):
         return 0.0
     return (math.log(high) - math.log(low)) / (2 * math.log(factor))

@@ -65,7 +65,9 @@ def read_metrics(path: StrPath) -> list[dict[str, Any]]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             record = None
-            with contextlib.suppress(ValueError):  # Also bytes that are not UTF-8.
+            with contextlib.suppress(
+                ValueError, RecursionError
+            ):  # Also bytes that are not UTF-8.
                 record = json.loads(line)
             if isinstance(record, dict):
                 records.append(record)

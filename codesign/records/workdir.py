@@ -105,6 +105,8 @@ def check(
 
 def _compare(owner: str, config: Any, workdir: pathlib.Path) -> None:
     path = workdir / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; use another `workdir`.")
     try:
         found = json.loads(path.read_text())
         theirs = found.pop("experiment", owner)

@@ -115,6 +115,8 @@ class Results:
         Raises:
             ValueError: If the file is not JSON, or a key of `write` is missing.
         """
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"No such file: {path}.")
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not set(_KEYS) <= set(content):
             raise ValueError(f"`path` (={path}) must hold the keys {_KEYS}.")

@@ -13,7 +13,7 @@ from codesign.types import Array, PyTree
 def make_gradient_health(network: Network) -> Callable[..., Array]:
     """Builds `health(variables, images, labels, bn_mask) -> [K]`; the caller jits it.
 
-    For each of the K kernels (conv and dense), by sorted module name, the ratio of
+    For each of the K kernels, which have two axes or more, by sorted name the ratio of
     DeepTrain, Fig. 1,
 
         health_k = mean |dloss / dkernel_k| / mean |kernel_k|,                       (1)
@@ -40,7 +40,7 @@ def make_gradient_health(network: Network) -> Callable[..., Array]:
         ratios = jax.tree.map(
             lambda g, w: jnp.mean(jnp.abs(g)) / jnp.mean(jnp.abs(w)), gradients, params
         )
-        flat = jax.tree_util.tree_flatten_with_path(ratios)[0]
-        return jnp.stack([leaf for path, leaf in flat if path[-1].key == "kernel"])
+        pairs = zip(jax.tree.leaves(ratios), jax.tree.leaves(params), strict=True)
+        return jnp.stack([ratio for ratio, weights in pairs if weights.ndim > 1])
 
     return health

@@ -1,6 +1,7 @@
 """Trains one candidate: epochs, validation, early ends, checkpoints that resume exactly."""
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from codesign.data.augment import augment, normalise
 from codesign.data.batches import epoch_order, padded_batches
 from codesign.data.dataset import Dataset
+from codesign.hardware.chip import check_spec
 from codesign.models.network import Network
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
@@ -68,10 +70,17 @@ class _Run:
     ):
         """Begins at `state` and `design`, or goes on where `store` left the run."""
         self.seed, self.state, self.design = seed, state, design
+        start = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(design))
+        self._begun = {"seed": seed, "start": hashlib.sha256(start).hexdigest()}
         self.history: list[dict[str, float]] = []
         self._store, self._every_s, self._earlier_s = store, every_s, 0.0
         if store and (restored := store.restore((state, design))):
             (self.state, self.design), meta = restored
+            if {name: meta.get(name) for name in self._begun} != self._begun:
+                raise ValueError(
+                    f"`store` holds a run of another design than `design`, or of another "
+                    f"`seed` than {seed}; use another store for each run."
+                )
             self.history, self._earlier_s = meta["history"], meta["seconds"]
         self._start = self._last_saved = time.monotonic()
 
@@ -90,7 +99,7 @@ class _Run:
         if not now and time.monotonic() - self._last_saved <= self._every_s:
             return
         if self._store:
-            meta = {"history": self.history, "seconds": self.seconds}
+            meta = {"history": self.history, "seconds": self.seconds, **self._begun}
             content = (self.state, self.design)
             self._store.save(int(self.state.step), content, meta)
         self._last_saved = time.monotonic()
@@ -104,12 +113,20 @@ def _like(design: Any, moved: Any) -> Any:
             "`on_step` must return a design like the one that it was given, got "
             f"{jax.tree.map(jnp.shape, moved)}."
         )
-    return moved
+    return _checked(moved)
 
 
-def _are_equal(one: Any, other: Any) -> bool:
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return all(np.array_equal(a, b) for a, b in pairs)
+def _checked(design: Any) -> Any:
+    """Refuses a mask outside [0, 1], and a chip with a number that is not finite."""
+    mask = design.bn_mask
+    if jnp.ndim(mask) != 1 or not np.all((mask >= 0) & (mask <= 1)):
+        raise ValueError(
+            f"`design.bn_mask` must be [C] within [0, 1], got {mask}; a hook that moves "
+            "it must clip it."
+        )
+    if (chip := getattr(design, "chip", None)) is not None:
+        check_spec(chip)
+    return design
 
 
 class Trainer:
@@ -227,7 +244,7 @@ class Trainer:
         Returns:
             The same `TrainResult`, wall time aside, however often it was interrupted.
         """
-        design = jax.tree.map(jnp.float32, design)
+        design = _checked(jax.tree.map(jnp.float32, design))
         tell_epoch = on_epoch or (lambda *_: None)
         tell_phase = on_phase or (lambda _: None)
         observed = self._shapes(design)
@@ -236,10 +253,6 @@ class Trainer:
             self._init(np.uint32(seed)), observed=jnp.zeros((3, num_observed))
         )
         run = _Run(seed, state, design, store, checkpoint_every_s)
-        if on_step is None and not _are_equal(run.design, design):
-            raise ValueError(
-                "`store` holds a run of another design than `design`; use another store."
-            )
         for entry in run.history:
             tell_epoch(entry, False)
         status, reason = self._verdict(run)

@@ -13,7 +13,7 @@ from codesign.models.network import Network
 from codesign.training.state import TrainState
 from codesign.types import Array, PyTree, Scalar
 
-_DROPOUT_STREAM = 1  # apart from what `preprocess` draws of the same key
+_DROPOUT_STREAM = 2**32 - 3  # apart from what `preprocess` draws of the same key
 Preprocess = Callable[[Array, Array], Array]  # key, images -> float32 images
 
 

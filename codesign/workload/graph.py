@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.core import Tracer
 
@@ -189,11 +190,12 @@ class Workload:
                 f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
             )
         if not isinstance(bn_mask, Tracer):
-            outside = ~((bn_mask >= 0) & (bn_mask <= 1))  # NaN as well
+            given = np.asarray(bn_mask)  # JAX would stage its own under `jit`
+            outside = ~((given >= 0) & (given <= 1))  # NaN as well
             if outside.any():
                 site = int(outside.argmax())
                 raise ValueError(
-                    f"`bn_mask` must lie in [0, 1], got {bn_mask[site]} at site {site}: "
+                    f"`bn_mask` must lie in [0, 1], got {given[site]} at site {site}: "
                     "1 keeps a batch norm, 0 leaves it out."
                 )
         padded = jnp.append(bn_mask, 1.0)  # site -1 reads the 1

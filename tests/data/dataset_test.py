@@ -146,7 +146,10 @@ def test_arrays_that_do_not_fit_are_refused(change, match):
         ({"num_validation": 0}, "`num_validation` must be a whole number >= 1, got 0"),
         ({"num_test": 2.5}, "`num_test` must be a whole number"),
         ({"num_test": 99}, "training has none of class 0"),
-        ({"num_classes": 3}, r"go up to 3, so `num_classes` \(=3\) must be at least 4"),
+        (
+            {"num_classes": 3},
+            r"go up to 3, so `num_classes` \(=3\) must be a whole number, at least 4",
+        ),
     ],
 )
 def test_splits_that_do_not_fit_are_refused(settings, match):

@@ -429,3 +429,15 @@ def test_exact_is_the_default():
     a = reram_gpu.estimate(reram_gpu.deeptrain(), ops)
     b = reram_gpu.estimate(reram_gpu.deeptrain(), ops, relax=EXACT)
     chex.assert_trees_all_equal(a, b)
+
+
+def test_dedicated_tiles_without_a_norm_have_finite_slopes():
+    network, ops = _ops("vgg11", 0.25)
+    spec = reram_gpu.deeptrain(3, 1).replace(dedicated_tiles=True)
+
+    def energy(spec, mask):
+        cost = reram_gpu.estimate(spec, ops.masked(mask), relax=smooth(0.1))
+        return jnp.log(cost.latency_s * cost.energy_j)
+
+    slopes = jax.jit(jax.grad(energy, (0, 1)))(spec, jnp.zeros(network.num_sites))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))

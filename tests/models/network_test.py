@@ -330,3 +330,16 @@ def test_dropout_gets_its_keys():
     np.testing.assert_array_equal(one, again)
     still = [apply(variables, images, jnp.ones(2), train=False)[0] for _ in range(2)]
     np.testing.assert_array_equal(*still)
+
+
+@pytest.mark.parametrize(
+    "sites", [[True, False], np.array([1.0, 0.0]), [0, 1, 0, 1], 1, "C1"]
+)
+def test_a_mask_is_no_list_of_sites(sites):
+    with pytest.raises(ValueError, match="`sites`"):
+        _network().mask(sites)
+
+
+def test_sites_of_a_paper_must_exist():
+    with pytest.raises(ValueError, match=r"'C9'; this network has sites 0 to 1"):
+        models.Network(_Small(), image_shape=(8, 8, 1), paper_sites=("C9",))

@@ -117,3 +117,16 @@ def test_gradients_of_the_maximum_are_finite_at_ties_and_zeros():
 def test_refuses_temperatures_outside_its_range(temperature):
     with pytest.raises(ValueError, match=r"`temperature` must lie in \(0, 1\]"):
         smooth(temperature)
+
+
+def test_smooth_max_hides_nothing():
+    for fn in (smooth(0.1).max, EXACT.max):
+        assert np.isnan(fn(jnp.nan, 3.0))
+        assert fn(jnp.inf, 3.0) == jnp.inf
+        assert fn(3, 4) == pytest.approx(4, rel=0.01)
+
+
+def test_smooth_max_of_nothing_has_the_slope_of_what_grows():
+    # max(0 m, 3 m) is 3 m above 0, where a mask begins.
+    slope = jax.grad(lambda m: smooth(0.1).max(0 * m, 3 * m))(0.0)
+    assert slope == pytest.approx(3.0)

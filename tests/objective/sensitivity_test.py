@@ -77,7 +77,7 @@ def test_a_host_model_has_secants_too(ops):
     assert slower.exact["latency_s"] < 0
     share = float(chip.spec.capacity_bytes * chip.spec.cache_area_m2_per_byte) / 826e-6
     larger = found["capacity_bytes"]
-    assert larger.exact["area_m2"] == pytest.approx(share, rel=1e-2)
+    assert larger.exact["area_m2"] == pytest.approx(share, rel=0.1)
 
 
 def test_toggling_changes_one_site(ops):

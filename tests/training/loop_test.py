@@ -334,3 +334,21 @@ def test_without_a_chip_a_step_says_its_loss(make_trainer):
     assert result.last_epoch.costs == {}
     assert result.last_epoch.loss_mask_gradient is None
     assert float(result.last_epoch.loss) == pytest.approx(result.history[-1]["loss"])
+
+
+def test_a_store_is_of_one_seed_and_one_start(chip_trainer, tmp_path):
+    store = CheckpointStore(tmp_path)
+    chip_trainer.train(_on_stack(1), seed=0, store=store)
+    for design, seed in ((_on_stack(1), 1), (_on_stack(2), 0)):
+        for hook in (None, _descend):
+            with pytest.raises(ValueError, match="`store` holds a run of another"):
+                chip_trainer.train(design, seed=seed, store=store, on_step=hook)
+
+
+@pytest.mark.parametrize("mask", [[0.0, 1.5, 0.0], [0.0, -1.0, 0.0], [np.nan] * 3])
+def test_a_mask_out_of_range_is_refused(chip_trainer, mask):
+    design = Design(bn_mask=jnp.array(mask), chip=reram_gpu.deeptrain())
+    with pytest.raises(ValueError, match=r"`design.bn_mask` must be \[C\] within"):
+        chip_trainer.train(design, seed=0)
+    with pytest.raises(ValueError, match="a hook that moves it must clip it"):
+        chip_trainer.train(_on_stack(1), seed=0, on_step=lambda *_: design)

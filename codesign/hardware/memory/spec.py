@@ -6,7 +6,7 @@ from flax import struct
 
 from codesign import units
 from codesign.hardware.memory import channel
-from codesign.hardware.spec import checked_leaves
+from codesign.hardware.spec import checked_leaves, count
 from codesign.types import Scalar
 
 PREFETCH = {
@@ -24,7 +24,7 @@ class MemorySpec:
     Subsystem", National Taiwan University 2021; Table 5.2.
     """
 
-    capacity_bytes: Scalar  # [] of the last cache, managed by software
+    capacity_bytes: Scalar = count()  # [] of the last cache, managed by software
     bandwidth_bytes_per_s: Scalar  # [] to memory, both directions together
     throughput_ops_per_s: Scalar  # [] one operation is a MAC, or a point-wise result
     # fp32 multiply and add at 45 nm: Horowitz, "Computing's Energy Problem", ISSCC 2014.

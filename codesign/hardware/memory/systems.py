@@ -4,9 +4,9 @@ from codesign import units
 from codesign.hardware.memory.spec import MemorySpec
 
 _CELL_UM2 = {  # 6T SRAM, high density, of one bit, by nm of the process
-    14: 0.0499,  # Natarajan et al., Intel, IEDM 2014
+    14: 0.0499,  # Karl et al., Intel, ISSCC 2015
     12: 0.070,  # Wu et al., TSMC 16 nm, IEDM 2013
-    8: 0.040,  # Song et al., Samsung 10 nm, ISSCC 2017; assumed, range 0.026..0.040
+    8: 0.040,  # Song et al., Samsung 10 nm, ISSCC 2016; assumed, range 0.026..0.040
     7: 0.027,  # Chang et al., TSMC, ISSCC 2017
     5: 0.021,  # Chang et al., TSMC, ISSCC 2020
 }

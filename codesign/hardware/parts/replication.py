@@ -36,7 +36,8 @@ def slowest_share(
     """
     chex.assert_rank(work, 1)
     chex.assert_equal_shape((work, unit_cost))
-    largest = jnp.maximum(jnp.max(work), 1e-30)
+    has_work = jnp.max(work) > 0
+    largest = jnp.where(has_work, jnp.max(work), 1.0)
 
     def excess(n, work, unit_cost, budget):
         return jnp.sum(unit_cost * relax.ceil(work / n)) - budget
@@ -55,13 +56,14 @@ def slowest_share(
     num_halvings = jnp.finfo(top.dtype).bits
     low, root = jax.lax.fori_loop(0, num_halvings, halve, (top * 1e-9, top))
     if relax.is_exact:
-        return root
+        return jnp.where(has_work, root, 0.0)
     low = jax.lax.stop_gradient(low)
     slope = jax.grad(excess)(low, *fixed)
     at_bound = (root >= top) | (slope == 0)
     step = excess(low, work, unit_cost, budget) / jnp.where(at_bound, 1.0, slope)
     # At the bound n is the largest work itself.
-    return jnp.where(at_bound, largest, root - (step - jax.lax.stop_gradient(step)))
+    share = jnp.where(at_bound, largest, root - (step - jax.lax.stop_gradient(step)))
+    return jnp.where(has_work, share, 0.0)
 
 
 def copies(

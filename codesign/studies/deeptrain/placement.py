@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from codesign import data, models, workload
 from codesign.data import Dataset
-from codesign.hardware import Chip, chips
+from codesign.hardware import Chip, Cost, chips
 from codesign.models import Network
 from codesign.numerics.relax import smooth
 from codesign.objective import Design, chip_costs
@@ -48,6 +49,11 @@ def prepare(
             the same search.
         OSError: For data that cannot be read.
     """
+    if (network or dataset or chip) and not config.brought:
+        raise ValueError(
+            "A `network`, `dataset` or `chip` of one's own goes to `placement.run`, which "
+            "records in the settings whose results these are."
+        )
     dataset = dataset or data.load(
         config.dataset,
         data_dir=data_dir,
@@ -77,22 +83,61 @@ def prepare(
             ops, chip.estimate, batch_size=batch_size, relax=smooth(TEMPERATURE)
         )
         trainer = Trainer(made, dataset, config.train, chip_costs=costs)
-        check_chip(chip, ops, name, batch_size)
-        mask = jnp.ones(made.num_sites)
-        jax.eval_shape(jax.jacrev(costs), Design(bn_mask=mask, chip=chip.spec))
+        exact = check_chip(chip, ops, name, batch_size)
+        design = Design(bn_mask=jnp.zeros(made.num_sites), chip=chip.spec)
+        _check_slopes(chip, costs, design, exact, is_run=config.brought is not None)
         prepared[name] = Prepared(name, trainer, ops, chip, others)
     return prepared
 
 
-def check_chip(chip: Chip, ops: Workload, name: str, batch_size: int) -> None:
-    """Checks that the chip costs a network and holds it.
+def _check_slopes(
+    chip: Chip, costs: Any, design: Design, exact: Cost, *, is_run: bool
+) -> None:
+    """Checks that JAX can differentiate the smooth model; and of a caller's own, runs it.
+
+    Raises:
+        ValueError: Says what cannot be differentiated, where a value or slope is not
+            finite, or which costs only the exact or the smooth model has.
+    """
+
+    def slopes(design):
+        return costs(design), jax.jacrev(costs)(design)
+
+    try:
+        found = jax.jit(slopes)(design) if is_run else jax.eval_shape(slopes, design)
+    except jax.errors.ConcretizationTypeError as error:
+        raise ValueError(
+            f"`chip` (={chip.name}): its `estimate` cannot be differentiated, as it needs "
+            "Python's own numbers somewhere; where `relax` is smooth, keep to jax.numpy: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if differ := found[0].keys() ^ exact.scalars().keys():
+        raise ValueError(
+            f"`chip` (={chip.name}): only its exact or only its smooth model returns "
+            f"{sorted(differ)}; return the same costs from both."
+        )
+    for path, slope in jax.tree_util.tree_leaves_with_path(found if is_run else ()):
+        if not np.all(np.isfinite(slope)):
+            raise ValueError(
+                f"`chip` (={chip.name}): with no batch norm the smooth model's value or "
+                f"slope {jax.tree_util.keystr(path)} is {slope}; keep `estimate` finite "
+                "and differentiable there, such as with `jnp.sqrt(x + 1e-12)`."
+            )
+
+
+def check_chip(chip: Chip, ops: Workload, name: str, batch_size: int) -> Cost:
+    """Checks that the chip costs a network with all norms and none, and holds it.
+
+    Returns:
+        Cost of a batch without norms.
 
     Raises:
         ValueError: If it does not; of crossbars, says how many are missing.
     """
+    chip.cost(ops, batch_size=batch_size)
     cost = chip.cost(ops.masked(jnp.zeros(ops.num_sites)), batch_size=batch_size)
     if cost.feasible is None or cost.feasible:
-        return
+        return cost
     parts = cost.breakdown
     if "crossbars_needed" in parts:
         needed, budget = (int(parts[f"crossbars_{n}"]) for n in ("needed", "budget"))
@@ -112,6 +157,11 @@ def check_chip(chip: Chip, ops: Workload, name: str, batch_size: int) -> None:
 def _check_search(
     config: PlacementConfig, name: str, num_sites: int, has_begun: bool
 ) -> None:
+    if num_sites < 2:
+        raise ValueError(
+            f"`network` {name!r} has one site, so All-BN and No-BN are all there is; train "
+            "both with `training.Trainer`."
+        )
     if config.num_evaluations > 2**num_sites:
         raise ValueError(
             f"`num_evaluations` (={config.num_evaluations}) must be at most "
@@ -143,9 +193,8 @@ def measure(
 
 def _num_epochs(config: PlacementConfig, network: str) -> int:
     """Of all runs that are planned: trials, and the further seeds of the table's rows."""
-    has_paper = "network" not in (config.brought or "") and bool(
-        models.create(network).paper_sites
-    )
+    is_brought = "network" in (config.brought or "")
+    has_paper = not is_brought and bool(models.create(network).paper_sites)
     further = 3 * (config.num_seeds - 1) + has_paper * config.num_seeds
     return (config.num_evaluations + further) * config.train.epochs
 
@@ -205,7 +254,15 @@ def run(
         ("chip", chip, Chip, "`Chip(spec, estimate)` or `chips.by_name(name)`"),
     ):
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"`{name}` must be made by {way}, got {value!r}.")
+            raise TypeError(f"`{name}` must be made by {way}, got a {type(value)}.")
+    if (
+        network is not None
+        and (num_sites := network.count_sites()) != network.num_sites
+    ):
+        raise ValueError(
+            f"`network` says `num_sites` (={network.num_sites}), but its module has "
+            f"{num_sites}; leave it out."
+        )
     config = settings.checked(config)
     changes: dict[str, Any] = {"brought": brought.digests(network, dataset, chip)}
     if network is not None:

@@ -61,12 +61,13 @@ def read(
         ValueError: For a folder that is not a finished search with the same settings, or
             whose files are damaged.
     """
-    found = []
+    found, seen = [], {os.path.realpath(workdir)}
     for text in config.beside or ():
         folder = pathlib.Path(text)
         try:
-            if os.path.realpath(folder) == os.path.realpath(workdir):
-                raise ValueError("it is this search's own `workdir`")
+            if os.path.realpath(folder) in seen:
+                raise ValueError("it is this search's own `workdir`, or there twice")
+            seen.add(os.path.realpath(folder))
             _check_settings(config, study, folder / "config.json")
             results = Results.read(folder / "results.json")
             several = len(config.networks) > 1
@@ -85,6 +86,8 @@ def read(
 
 
 def _check_settings(config: PlacementConfig, study: str, path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"No such file: {path}")
     there = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(there, dict) or there.pop("experiment", None) != study:
         raise ValueError(f"{path.name} is not one of {study}")

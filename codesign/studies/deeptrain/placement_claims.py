@@ -38,7 +38,7 @@ class Claim:
             why = f", as a claim takes {LEAST_SEEDS} seeds"
         elif bound is not None and bound <= TOLERANCE:
             why = ", as several looks or claims share the 5% and ask for more than that"
-        return f"{loss}: not decided{why}; more seeds (--max_seeds) may tell"
+        return f"{loss}: not decided{why}"
 
 
 def is_open(config: PlacementConfig, result: PlacementResult) -> bool:
@@ -76,5 +76,6 @@ def footnote(config: PlacementConfig) -> str:
     holm = ", corrected for several networks (Holm)" if len(config.networks) > 1 else ""
     return (
         "Claim: that BO-N loses at most 1 point of test accuracy against All-BN, by a "
-        f"one-sided paired t-test over seeds at {claims.LEVEL:.0%}{holm}. {when}"
+        f"one-sided paired t-test over seeds at {claims.LEVEL:.0%}{holm}, on these test "
+        f"images, if losses are near to normal. {when}"
     )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from codesign import report as reports
+from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.report import Card, Column, Paragraph, Quantity, Table
 from codesign.search.diagnostics import Diagnostics, diagnose
 from codesign.studies import frame
@@ -110,15 +111,25 @@ def summary(
     if claim is None:
         return f"{name}: no placement with fewer batch norms: {result.doubt}."
     kept = int(bo_n.mask.sum())
-    cut = 1 - bo_n.period_s / all_bn.period_s
-    energy = 1 - bo_n.energy_j / all_bn.energy_j
+    where = f" (after {_sites(bo_n.mask)})" if kept else ""
+    time = _change(bo_n.period_s, all_bn.period_s)
+    energy = _change(bo_n.energy_j, all_bn.energy_j)
     return (
-        f"{name} keeps {kept} of its {len(bo_n.mask)} batch norms (after "
-        f"{_sites(bo_n.mask)}): test accuracy {_accuracy(bo_n)} against "
-        f"{_accuracy(all_bn)} with all, over {_count(len(bo_n.test), 'seed')}, "
-        f"{claim.sentence}. On {result.chip.name} that shortens the time of an image by "
-        f"{cut:.1%} and saves {energy:.1%} of the energy."
+        f"{name} keeps {kept} of its {len(bo_n.mask)} batch norms{where}: test accuracy "
+        f"{_accuracy(bo_n)} against {_accuracy(all_bn)} with all, over "
+        f"{_count(len(bo_n.test), 'seed')}, "
+        f"{claim.sentence}. On {result.chip.name} an image then takes {time} time and "
+        f"{energy} energy."
     )
+
+
+def _change(new: float, old: float) -> str:
+    """By how much one is less, or more, than another: "54.1% less"."""
+    if new == old:
+        return "the same"
+    if not old:
+        return "more"
+    return f"{abs(1 - new / old):.1%} {'less' if new < old else 'more'}"
 
 
 def comparison_table(
@@ -126,8 +137,8 @@ def comparison_table(
 ) -> Table:
     """All-BN, No-BN, the paper's placement and BO-N: accuracy and cost."""
     stages = {"slowest_conv_s": "ReRAM stage", "slowest_bn_s": "GPU stage"}
-    parts = result.rows["all_bn"].cost.breakdown
-    stages = {part: name for part, name in stages.items() if part in parts}
+    if not isinstance(result.chip.spec, ReramGpuSpec):
+        stages = {}
     width = "" if config.brought else f" (width {config.width:g})"
     table = Table(
         f"{result.network_name}{width} on {config.dataset}, {result.chip.name}",
@@ -202,8 +213,8 @@ def trials_table(result: PlacementResult) -> Table:
             int(trial.x.sum()),
             trial.origin,
             trial.value,
-            trial.metrics["period_s"],
-            trial.metrics["energy_j"],
+            trial.metrics.get("period_s"),
+            trial.metrics.get("energy_j"),
             trial.metrics.get("seconds", trial.seconds),
             trial.reason or found_status(trial).replace("_", " "),
             style="bad" if trial.status == "failed" else "",
@@ -314,6 +325,16 @@ def _warnings(result: PlacementResult) -> list[str | Table]:
         notes.append(table)
     if not result.confirmed:
         notes.append(f"{result.network_name}: {result.doubt}.")
+    unfit = [
+        LABELS[key]
+        for key, row in result.rows.items()
+        if row.cost.feasible is not None and not row.cost.feasible
+    ]
+    if unfit:
+        notes.append(
+            f"{result.chip.name} cannot run {', '.join(unfit)} of {result.network_name}: "
+            "a limit of the chip is passed. Their costs are those of a larger one."
+        )
     all_bn, no_bn = result.rows["all_bn"], result.rows["no_bn"]
     if (all_bn.period_s, all_bn.energy_j) == (no_bn.period_s, no_bn.energy_j):
         notes.append(

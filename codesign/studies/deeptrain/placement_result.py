@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from codesign import models
 from codesign.hardware import Chip, Cost
 from codesign.hardware.reram_gpu import ReramGpuSpec
 from codesign.models import Network
@@ -119,7 +120,8 @@ class PlacementResult:
     def is_papers(self) -> bool:
         """Whether the paper has this network, on this kind of chip."""
         on_stack = isinstance(self.chip.spec, ReramGpuSpec)
-        return on_stack and bool(self.network.paper_sites)
+        is_ours = self.network.label in models.NETWORKS
+        return on_stack and is_ours and bool(self.network.paper_sites)
 
     @property
     def found(self) -> np.ndarray:

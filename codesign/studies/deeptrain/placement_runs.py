@@ -163,8 +163,9 @@ class Runs:
                 test=(*row.test, None if diverged else result.test_accuracy),
                 history=row.history if seed else tuple(history),
             )
-            if not diverged:
-                observed = (*row.observed, np.asarray(result.state.observed[2]))
+            latest = np.asarray(result.state.observed[2])
+            if not diverged and np.all(np.isfinite(latest)):
+                observed = (*row.observed, latest)
                 row = dataclasses.replace(row, observed=observed)
         design, trainer = self._prepared.design(row.mask), self._prepared.trainer
         metrics = trainer.mean_metrics(design, row.observed)

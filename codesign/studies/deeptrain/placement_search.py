@@ -62,7 +62,7 @@ def search(config: PlacementConfig, prepared: Prepared, job: Job) -> PlacementRe
 
     network = prepared.trainer.network
     rows = {"all_bn": row(all_bn), "no_bn": row(no_bn)}
-    if network.paper_sites:
+    if network.paper_sites and "network" not in (config.brought or ""):
         rows["paper"] = row(np.array(network.mask(network.paper_sites), np.int8))
     rows["bo_n"], doubt = rows["all_bn"], why_not(rows["all_bn"], prepared.trainer)
     if not doubt:
@@ -133,7 +133,12 @@ def evaluate(
     One whose gradients vanish is only recorded, unless it is All-BN or No-BN.
     """
     x = study.ask(1)[0]
-    costs = prepared.costs(x)
+    try:
+        costs = prepared.costs(x)
+    except ValueError as error:  # of this placement alone: others were costed before
+        study.fail(x, str(error), {"status": "screened"})
+        runs.log(x, f"not trained: {error}")
+        return
     if reason := vanishing(config, prepared.trainer, study.trials, x):
         study.fail(x, reason, {"status": "screened", **costs})
         runs.log(x, f"not trained: {reason}")
@@ -155,7 +160,9 @@ def evaluate(
         runs.log(x, f"failed: {result.reason}")
     else:
         metrics["test_accuracy"] = result.test_accuracy
-        metrics["observed"] = np.asarray(result.state.observed[2], float).tolist()
+        observed = np.asarray(result.state.observed[2], float)
+        if np.all(np.isfinite(observed)):
+            metrics["observed"] = observed.tolist()
         study.tell(x, result.validation_accuracy, metrics=metrics)
         note = " (stopped: still at chance)" if result.status == "at_chance" else ""
         runs.log(
@@ -175,7 +182,10 @@ def vanishing(
     latest = trials[-1 - _MAX_SCREENED : -1]
     if len(latest) == _MAX_SCREENED and all(map(is_screened, latest)):
         return ""
-    health = trainer.gradient_health(x, config.seed).min()
+    health = trainer.gradient_health(x, config.seed)
+    if not health.min() > 0:  # as behind a last layer that begins at 0, with any norms
+        health = health[trainer.gradient_health(np.ones_like(x), config.seed) > 0]
+    health = min(health, default=np.inf)
     if health >= config.least_health:  # false also where it is not a number
         return ""
     return (

@@ -16,8 +16,10 @@ _TITLES = {
 }
 
 
-def _signed(percent: float) -> str:
-    """Two decimals; what rounds to nothing is 0."""
+def _signed(percent: float | None) -> str:
+    """Two decimals; what rounds to nothing is 0, and what nobody knows a dash."""
+    if percent is None:
+        return units.NO_VALUE
     return f"{percent:+.2f}".replace("-", "−") if abs(percent) >= 0.005 else "0"
 
 
@@ -99,8 +101,9 @@ def site_table(result: PlacementResult) -> Table:
         cells = []
         for name, shown in ((time, "period_s"), ("energy_j", "energy_j")):
             slope = float(gradients[name].bn_mask[site])
-            smooth = 100 * by * slope / float(costs[name])
-            cells += [smooth, 100 * (there[shown] / base[shown] - 1)]
+            smooth = by * slope / float(costs[name]) if costs[name] else 0.0
+            exact = there[shown] / base[shown] - 1 if base[shown] else 0.0
+            cells += [100 * smooth, 100 * exact]
         table.add(
             f"C{site + 1}", "yes" if mask[site] else "no", float(loss[site]), *cells
         )

@@ -19,6 +19,7 @@ from codesign.data import Dataset
 from codesign.hardware import Chip, Cost, chips
 from codesign.numerics.relax import smooth
 from codesign.report import Results
+from codesign.studies import brought
 from codesign.studies.deeptrain import placement
 from codesign.training import TrainConfig
 
@@ -226,6 +227,89 @@ def test_a_joint_descent_by_hand():
         logits -= 0.1 * jnp.sign(by_mask)
         values.append(float(value))
     assert np.all(np.diff(values) < 0)
+
+
+class Loud(Net):
+    """The same fields, another literal."""
+
+    @nn.compact
+    def __call__(self, x, bn_mask, *, train):
+        for site in range(2):
+            x = nn.Conv(self.features, (3, 3), strides=2)(x)
+            x = nn.relu(models.MaskedBatchNorm(site)(x, bn_mask, train=train))
+        x = nn.Dropout(0.2, deterministic=not train)(x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_digests_see_what_training_sees():
+    given = _given()
+    base = brought.digests(**given)
+    assert base == brought.digests(**_given())
+    Loud.__name__ = Loud.__qualname__ = "Net"
+    louder = models.Network(Loud(), image_shape=(8, 8, 1), num_classes=3)
+
+    def _lanes(spec, ops, *, batch_size, relax):  # of the same name
+        cost = globals()["_lanes"](spec, ops, batch_size=batch_size, relax=relax)
+        return dataclasses.replace(cost, energy_j=cost.latency_s * 3.0)
+
+    _lanes.__qualname__ = "_lanes"
+    data = given["dataset"]
+    for change in (
+        {"network": louder},
+        {"chip": Chip(Lanes(1e9, 1e7), _lanes)},
+        {"dataset": dataclasses.replace(data, std=(2.0,))},
+    ):
+        assert brought.digests(**(given | change)) != base
+
+
+@struct.dataclass
+class Odd:
+    """Array and integer leaves."""
+
+    rates: tuple = (1e9, 2e9)
+    lanes: int = 4
+
+
+def test_any_pytree_and_a_chip_that_models_no_energy(tmp_path):
+    def estimate(spec, ops, *, batch_size):
+        latency_s = batch_size * ops.macs.sum() / (sum(spec.rates) * spec.lanes)
+        return Cost(latency_s=latency_s, energy_j=0.0)
+
+    chip = Chip(Odd((np.array([1e9, 2e9]), 1e9)), estimate)
+    with pytest.raises(ValueError, match=r"`latency_s` of shape \(2,\)"):
+        placement.run(_CONFIG, workdir=tmp_path, **_given(chip=chip))
+    result = placement.run(
+        _CONFIG, workdir=tmp_path, **_given(chip=Chip(Odd(), estimate))
+    )
+    assert result.rows["bo_n"].energy_j == 0
+
+
+def test_a_chip_that_is_not_finite_where_a_search_goes_is_refused(tmp_path):
+    def estimate(spec, ops, *, batch_size, relax):
+        norms = jnp.sqrt(ops.select("norm").elements.sum())  # endless slope at 0
+        return Cost(latency_s=batch_size * (1e-3 + norms), energy_j=1.0)
+
+    chip = Chip(Lanes(1e9, 1e7), estimate)
+    with pytest.raises(
+        ValueError, match=r"`chip` \(=Lanes\): with no batch norm the sm"
+    ):
+        placement.run(_CONFIG, workdir=tmp_path / "run", **_given(chip=chip))
+
+    def only_smooth(spec, ops, *, batch_size, relax):
+        cost = _lanes(spec, ops, batch_size=batch_size, relax=relax)
+        return cost if relax.is_exact else dataclasses.replace(cost, area_m2=1.0)
+
+    chip = Chip(Lanes(1e9, 1e7), only_smooth)
+    with pytest.raises(
+        ValueError, match=r"only its smooth model returns \['area_m2'\]"
+    ):
+        placement.run(_CONFIG, workdir=tmp_path / "run", **_given(chip=chip))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_frames_door_knows_nothing_of_ones_own(tmp_path):
+    with pytest.raises(ValueError, match=r"goes to `placement.run`"):
+        placement.STUDY.run(_CONFIG, workdir=tmp_path / "run", **_given())
 
 
 @pytest.mark.slow
