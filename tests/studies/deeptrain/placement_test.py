@@ -427,7 +427,7 @@ def test_warm_start_trains_the_best_of_another_search_first(
         _SHORT, warm_start=str(journal), num_evaluations=6, least_health=0.0
     )
     result = placement.run(config, workdir=tmp_path / "run")
-    told = [t for t in finished[1][0].trials if t.status == "told"]
+    told = [t for t in finished[1].trials if t.status == "told"]
     penalty = config.sparsity_penalty
     told.sort(key=lambda t: (penalty * t.x.sum() - t.value, t.number))
     best = {tuple(t.x) for t in told[:3]} | {(0,) * 3, (1,) * 3}
