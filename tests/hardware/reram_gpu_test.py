@@ -1,5 +1,6 @@
 """The stack against cases worked by hand, and against what must always hold."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -433,7 +434,7 @@ def test_exact_is_the_default():
 
 def test_dedicated_tiles_without_a_norm_have_finite_slopes():
     network, ops = _ops("vgg11", 0.25)
-    spec = reram_gpu.deeptrain(3, 1).replace(dedicated_tiles=True)
+    spec = dataclasses.replace(reram_gpu.deeptrain(3, 1), dedicated_tiles=True)
 
     def energy(spec, mask):
         cost = reram_gpu.estimate(spec, ops.masked(mask), relax=smooth(0.1))
