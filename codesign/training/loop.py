@@ -1,9 +1,7 @@
 """Trains one candidate: epochs, validation, early ends, checkpoints that resume exactly."""
 
 import dataclasses
-import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +13,12 @@ from numpy.typing import ArrayLike
 from codesign.data.augment import augment, normalise
 from codesign.data.batches import epoch_order, padded_batches
 from codesign.data.dataset import Dataset
-from codesign.hardware.chip import check_spec
 from codesign.models.network import Network
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
 from codesign.training.health import make_gradient_health
 from codesign.training.metrics import StepMetrics, flat, shapes, unflat
+from codesign.training.run import Run, checked_design, like
 from codesign.training.state import TrainState, init_state
 from codesign.training.step import make_evaluate, make_step
 from codesign.types import Array, PyTree, Scalar
@@ -55,78 +53,6 @@ class TrainResult:
 
 OnEpoch = Callable[[dict[str, float], bool], None]  # entry, whether it is new
 OnStep = Callable[[Any, StepMetrics, int], Any]  # design, metrics, steps -> design
-
-
-class _Run:
-    """A run under way: what its checkpoints hold, and when the last one was written."""
-
-    def __init__(
-        self,
-        seed: int,
-        state: TrainState,
-        design: Any,
-        store: CheckpointStore | None,
-        every_s: float,
-    ):
-        """Begins at `state` and `design`, or goes on where `store` left the run."""
-        self.seed, self.state, self.design = seed, state, design
-        start = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(design))
-        self._begun = {"seed": seed, "start": hashlib.sha256(start).hexdigest()}
-        self.history: list[dict[str, float]] = []
-        self._store, self._every_s, self._earlier_s = store, every_s, 0.0
-        if store and (restored := store.restore((state, design))):
-            (self.state, self.design), meta = restored
-            if {name: meta.get(name) for name in self._begun} != self._begun:
-                raise ValueError(
-                    f"`store` holds a run of another design than `design`, or of another "
-                    f"`seed` than {seed}; use another store for each run."
-                )
-            self.history, self._earlier_s = meta["history"], meta["seconds"]
-        self._start = self._last_saved = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Wall time, of all processes that worked on the run."""
-        return self._earlier_s + time.monotonic() - self._start
-
-    @property
-    def has_bad_step(self) -> bool:
-        """Whether a loss or gradient was not finite; waits for the device."""
-        return int(self.state.bad_step) >= 0
-
-    def save(self, *, now: bool = False) -> None:
-        """Writes a checkpoint if the last one is old enough, or else if `now`."""
-        if not now and time.monotonic() - self._last_saved <= self._every_s:
-            return
-        if self._store:
-            meta = {"history": self.history, "seconds": self.seconds, **self._begun}
-            content = (self.state, self.design)
-            self._store.save(int(self.state.step), content, meta)
-        self._last_saved = time.monotonic()
-
-
-def _like(design: Any, moved: Any) -> Any:
-    """What a hook returned, as float32 arrays of the design's own shapes."""
-    moved = jax.tree.map(jnp.float32, moved)
-    if jax.tree.map(jnp.shape, moved) != jax.tree.map(jnp.shape, design):
-        raise ValueError(
-            "`on_step` must return a design like the one that it was given, got "
-            f"{jax.tree.map(jnp.shape, moved)}."
-        )
-    return _checked(moved)
-
-
-def _checked(design: Any) -> Any:
-    """Refuses a mask outside [0, 1], and a chip with a number that is not finite."""
-    mask = design.bn_mask
-    if jnp.ndim(mask) != 1 or not np.all((mask >= 0) & (mask <= 1)):
-        raise ValueError(
-            f"`design.bn_mask` must be [C] within [0, 1], got {mask}; a hook that moves "
-            "it must clip it."
-        )
-    if (chip := getattr(design, "chip", None)) is not None:
-        check_spec(chip)
-    return design
 
 
 class Trainer:
@@ -244,7 +170,7 @@ class Trainer:
         Returns:
             The same `TrainResult`, wall time aside, however often it was interrupted.
         """
-        design = _checked(jax.tree.map(jnp.float32, design))
+        design = checked_design(jax.tree.map(jnp.float32, design))
         tell_epoch = on_epoch or (lambda *_: None)
         tell_phase = on_phase or (lambda _: None)
         observed = self._shapes(design)
@@ -252,7 +178,7 @@ class Trainer:
         state = dataclasses.replace(
             self._init(np.uint32(seed)), observed=jnp.zeros((3, num_observed))
         )
-        run = _Run(seed, state, design, store, checkpoint_every_s)
+        run = Run(seed, state, design, store, checkpoint_every_s)
         for entry in run.history:
             tell_epoch(entry, False)
         status, reason = self._verdict(run)
@@ -282,7 +208,7 @@ class Trainer:
         )
 
     def _run_epoch(
-        self, run: _Run, on_step: OnStep | None, tell_phase: Callable[[str], None]
+        self, run: Run, on_step: OnStep | None, tell_phase: Callable[[str], None]
     ) -> None:
         """Takes the epoch's remaining steps, or fewer if a loss is not finite."""
         chunks, taken = self._chunks(run), int(run.state.step)
@@ -296,7 +222,7 @@ class Trainer:
             if on_step is not None:
                 taken += 1 if self._on_cpu else len(indices)
                 metrics = self._unflat(latest, self._shapes(run.design))
-                run.design = _like(run.design, on_step(run.design, metrics, taken))
+                run.design = like(run.design, on_step(run.design, metrics, taken))
             if is_first:
                 tell_phase("training")
             if number < len(chunks):  # after the last step the accuracy is missing
@@ -304,7 +230,7 @@ class Trainer:
             if number % _DISPATCHES_PER_CHECK == 0 and run.has_bad_step:
                 return
 
-    def _chunks(self, run: _Run) -> list[Array]:
+    def _chunks(self, run: Run) -> list[Array]:
         """Index arrays of the epoch's remaining dispatches: [B], or [K, B] to scan."""
         epoch, steps = len(run.history), self.steps_per_epoch
         done = int(run.state.step) - epoch * steps
@@ -316,7 +242,7 @@ class Trainer:
         size = next(n for n in range(_MAX_STEPS_PER_DISPATCH, 0, -1) if steps % n == 0)
         return [jnp.asarray(batches[i : i + size]) for i in range(done, steps, size)]
 
-    def _close_epoch(self, run: _Run) -> dict[str, float]:
+    def _close_epoch(self, run: Run) -> dict[str, float]:
         """Measures the accuracy, and returns the epoch's entry of the history."""
         entry = {
             "epoch": len(run.history) + 1,
@@ -333,7 +259,7 @@ class Trainer:
         )
         return entry
 
-    def _verdict(self, run: _Run) -> tuple[str, str]:
+    def _verdict(self, run: Run) -> tuple[str, str]:
         """Status and reason once the run is over, or two empty strings."""
         if run.has_bad_step:
             return "diverged", (
