@@ -31,8 +31,14 @@ class Move:
     straight_through: bool = False  # its derivative is not that of the smooth value
 
 
-COUNTS = Move(
-    "tiers|per_tier", lambda n: (n * WINDOW, n / WINDOW), straight_through=True
+COUNTS = Move(  # of the stack
+    "|".join(
+        field.name
+        for field in dataclasses.fields(reram_gpu.ReramGpuSpec)
+        if field.metadata.get("count")
+    ),
+    lambda n: (n * WINDOW, n / WINDOW),
+    straight_through=True,
 )
 
 

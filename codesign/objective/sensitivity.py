@@ -12,11 +12,12 @@ import numpy as np
 from codesign.hardware.chip import Chip
 from codesign.hardware.cost import Cost
 from codesign.hardware.spec import Knob, knobs
+from codesign.numerics.relax import WINDOW
 from codesign.objective.design import Design
 from codesign.types import Array, Scalar
 from codesign.workload.graph import Workload
 
-_FACTOR = {False: 1.01, True: 1.5}  # of what varies smoothly, and of a count
+_FACTOR = {False: 1.01, True: WINDOW}  # of what varies smoothly, and of a count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def _toy(**changes):
 
 
 def _measure(estimate=_estimate, **changes):
-    moves = {"counts": closeness.COUNTS}
+    moves = {"counts": dataclasses.replace(closeness.COUNTS, pattern="tiers")}
     return closeness.measure(estimate, [(_toy(**changes), _ops())], moves=moves)
 
 
