@@ -38,13 +38,14 @@ class Net(nn.Module):
     """Two sites and dropout."""
 
     features: int = 8
+    RATE = 0.1  # no field, as a literal is none
 
     @nn.compact
     def __call__(self, x, bn_mask, *, train):
         for site in range(2):
             x = nn.Conv(self.features, (3, 3), strides=2)(x)
             x = nn.relu(models.MaskedBatchNorm(site)(x, bn_mask, train=train))
-        x = nn.Dropout(0.1, deterministic=not train)(x)
+        x = nn.Dropout(self.RATE, deterministic=not train)(x)
         return nn.Dense(3)(x.mean((1, 2)))
 
 
@@ -230,15 +231,9 @@ def test_a_joint_descent_by_hand():
 
 
 class Loud(Net):
-    """The same fields, another literal."""
+    """The same fields, another rate."""
 
-    @nn.compact
-    def __call__(self, x, bn_mask, *, train):
-        for site in range(2):
-            x = nn.Conv(self.features, (3, 3), strides=2)(x)
-            x = nn.relu(models.MaskedBatchNorm(site)(x, bn_mask, train=train))
-        x = nn.Dropout(0.2, deterministic=not train)(x)
-        return nn.Dense(3)(x.mean((1, 2)))
+    RATE = 0.2
 
 
 def test_digests_see_what_training_sees():
