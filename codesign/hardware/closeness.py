@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-import re
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from codesign.hardware import reram_gpu
 from codesign.hardware.cost import Cost
-from codesign.numerics.relax import WINDOW, smooth
+from codesign.hardware.spec import knobs
+from codesign.numerics.relax import smooth
 from codesign.workload.graph import Workload
 
 TEMPERATURES = (1.0, 0.1, 0.01, 0.001)
-_FACTOR = 1.01  # up and down, of clocks, times and energies
 _STEP = 1e-6  # of logarithms, of finite differences in 64 bits
 # Elasticities that differ by more up and down: two stages are the longest at once.
 _TIE = 0.02
@@ -24,29 +24,17 @@ _TIE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """How far the leaves of a spec move whose path `pattern` is found in."""
+    """How far a knob moves for a secant, where not by its factor."""
 
-    pattern: str
-    ends: Callable[[float], tuple[float, float]]  # a leaf's value -> above, below
-    straight_through: bool = False  # its derivative is not that of the smooth value
-
-
-COUNTS = Move(  # of the stack
-    "|".join(
-        field.name
-        for field in dataclasses.fields(reram_gpu.ReramGpuSpec)
-        if field.metadata.get("count")
-    ),
-    lambda n: (n * WINDOW, n / WINDOW),
-    straight_through=True,
-)
+    knob: str
+    ends: Callable[[float], tuple[float, float]]  # its value -> above, below
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Closeness:
     """Errors at one temperature over all cases, of latency and of energy.
 
-    Slopes are elasticities, d log cost / d log leaf: dimensionless, whatever the unit.
+    Slopes are elasticities, d log cost / d log knob: dimensionless, whatever the unit.
     """
 
     value_error: np.ndarray  # [cases, 2] relative to the exact latency and energy
@@ -67,19 +55,20 @@ def measure(
     estimate: Callable[..., Cost],
     cases: Iterable[tuple[Any, Workload]],
     *,
-    moves: Mapping[str, Move],
+    moves: Mapping[str, Move] = types.MappingProxyType({}),
     jitted: bool = True,
 ) -> dict[float, Closeness]:
     """Holds the smooth model of one chip against the exact one.
 
-    Leaves that no move names go 1 % up and down, as the move "smooth". Those secants
-    are left out where the elasticities up and down differ by more than 0.02: at a tie a
+    Knobs that no move names go by their factor: counts as the move "counts", whose
+    slopes are declared straight-through, and the others as "smooth". Of these a secant
+    is left out where the elasticities up and down differ by more than 0.02: at a tie a
     slope is a matter of taste.
 
     Args:
         estimate: The chip's door.
-        cases: Specs, whose leaves are scalars, and workloads of one example.
-        moves: By name; a leaf may be moved in several ways.
+        cases: Specs, and workloads of one example.
+        moves: By name; a knob may be moved in several ways.
         jitted: Whether the exact model can be; a simulator on the host cannot.
 
     Returns:
@@ -99,7 +88,8 @@ def measure(
     slopes = jax.jit(jax.jacrev(relaxed, has_aux=True))
     errors = {t: [] for t in TEMPERATURES}
     differences = {t: [] for t in TEMPERATURES}
-    pairs = {t: {name: [] for name in ("smooth", *moves)} for t in TEMPERATURES}
+    kinds = ("smooth", "counts", *moves)
+    pairs = {t: {name: [] for name in kinds} for t in TEMPERATURES}
     num_ties = 0
     for spec, ops in cases:
         here = np.array(exact(spec, ops), float)
@@ -108,30 +98,31 @@ def measure(
             errors[t].append(np.abs(np.expm1(np.array(value_here, float) - here)))
         with jax.enable_x64(True):
             wide, wide_ops = jax.tree.map(jnp.float64, (spec, ops))
-        for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(spec)):
-            leaf, name = float(leaf), jax.tree_util.keystr(path)
+        for knob in knobs(spec):
+            at = (slice(None), *knob.index)
             slope = {
-                t: np.array(jax.tree.leaves(by_spec)[i]) * leaf
+                t: np.array(jax.tree.leaves(by_spec)[knob.leaf])[at] * knob.value
                 for t, (by_spec, _) in found.items()
             }
-            own = {
-                n: move for n, move in moves.items() if re.search(move.pattern, name)
-            }
-            for kind, move in (own or {"smooth": _SMOOTH}).items():
-                ends = move.ends(leaf)
-                logs_at = [np.array(exact(_moved(spec, i, x), ops)) for x in ends]
+            own = {n: move for n, move in moves.items() if move.knob == knob.name}
+            usual = Move(knob.name, lambda x, by=knob.factor: (x * by, x / by))
+            default = {"counts" if knob.is_count else "smooth": usual}
+            for kind, move in (own or default).items():
+                ends = move.ends(knob.value)
+                logs_at = [np.array(exact(knob.set(spec, x), ops)) for x in ends]
                 up, down = np.diff([logs_at[1], here, logs_at[0]], axis=0)[::-1]
-                ways = math.log(ends[0] / leaf), math.log(leaf / ends[1])
+                ways = math.log(ends[0] / knob.value), math.log(knob.value / ends[1])
                 secant = (up + down) / sum(ways)
                 corner = np.abs(up / ways[0] - down / ways[1]) > _TIE
                 tie = corner & (kind == "smooth")
                 num_ties += tie.sum()
                 for t in TEMPERATURES:
                     pairs[t][kind].append(np.stack([slope[t], secant], 1)[~tie])
-            if any(move.straight_through for move in own.values()):
+            if "counts" in default and not own:
                 continue
             with jax.enable_x64(True):
-                ends = [_moved(wide, i, leaf * math.exp(s)) for s in (_STEP, -_STEP)]
+                near = [knob.value * math.exp(s) for s in (_STEP, -_STEP)]
+                ends = [knob.set(wide, x) for x in near]
                 for t in TEMPERATURES:
                     up, down = (value(end, wide_ops, jnp.float64(t)) for end in ends)
                     difference = np.array(up - down) / (2 * _STEP)
@@ -156,13 +147,3 @@ def stacks(network, ops: Workload, seed: int = 0) -> list[tuple[Any, Workload]]:
         for tiers in ((3, 1), (2, 2))
         for mask in masks
     ]
-
-
-_SMOOTH = Move("", lambda x: (x * _FACTOR, x / _FACTOR))
-
-
-def _moved(spec, leaf: int, value: float):
-    """The same spec with another value of one leaf, in its type."""
-    leaves, treedef = jax.tree.flatten(spec)
-    leaves[leaf] = jnp.asarray(value, jnp.asarray(leaves[leaf]).dtype)
-    return treedef.unflatten(leaves)

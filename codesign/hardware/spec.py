@@ -10,6 +10,7 @@ from flax import struct
 from jax.core import Tracer
 
 from codesign import units
+from codesign.numerics.relax import WINDOW
 
 _Spec = TypeVar("_Spec")
 _SHARES = ("utilisation", "efficiency")  # fields with such an ending are at most 1
@@ -44,6 +45,17 @@ class Knob:
     value: float
     unit: str
     is_count: bool
+
+    @property
+    def factor(self) -> float:
+        """How far up and down the exact model is looked at for a slope by it."""
+        return WINDOW if self.is_count else 1.01
+
+    def set(self, spec: _Spec, value: float) -> _Spec:
+        """The same spec with another `value` of this knob."""
+        leaves, structure = jax.tree.flatten(spec)
+        leaves[self.leaf] = jnp.asarray(leaves[self.leaf]).at[self.index].set(value)
+        return structure.unflatten(leaves)
 
 
 def knobs(spec: Any) -> list[Knob]:

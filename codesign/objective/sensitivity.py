@@ -12,12 +12,9 @@ import numpy as np
 from codesign.hardware.chip import Chip
 from codesign.hardware.cost import Cost
 from codesign.hardware.spec import Knob, knobs
-from codesign.numerics.relax import WINDOW
 from codesign.objective.design import Design
 from codesign.types import Array, Scalar
 from codesign.workload.graph import Workload
-
-_FACTOR = {False: 1.01, True: WINDOW}  # of what varies smoothly, and of a count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +27,8 @@ class Sensitivity:
     Attributes:
         knob: Of the chip.
         smooth: By cost, of the smooth model: what a gradient step follows.
-        exact: By cost, of the exact model: the secant from 1 / 1.01 to 1.01 times the
-            knob, or from 1 / 1.5 to 1.5 times a count; None where the model refuses an
-            end of it.
+        exact: By cost, of the exact model: the secant over the knob's factor down and up;
+            None where the model refuses an end of it.
     """
 
     knob: Knob
@@ -59,19 +55,17 @@ def sensitivities(
         names: Costs to look at, such as `energy_j`.
     """
     found = []
-    leaves, structure = jax.tree.flatten(chip.spec)
     by_leaf = {name: jax.tree.leaves(gradients[name].chip) for name in names}
     for knob in knobs(chip.spec):
-        factor = _FACTOR[knob.is_count]
-
-        def moved(by: float, knob: Knob = knob) -> Cost:
-            changed = jnp.asarray(leaves[knob.leaf]).at[knob.index].multiply(by)
-            spec = [*leaves[: knob.leaf], changed, *leaves[knob.leaf + 1 :]]
-            spec = jax.tree.unflatten(structure, spec)
-            return chip.cost_at(spec, workload, batch_size=batch_size)
-
+        at = [
+            knob.set(chip.spec, knob.value * by)
+            for by in (1 / knob.factor, knob.factor)
+        ]
         try:
-            ends = moved(1 / factor).scalars(), moved(factor).scalars()
+            ends = [
+                chip.cost_at(spec, workload, batch_size=batch_size).scalars()
+                for spec in at
+            ]
         except ValueError:  # a model on the host looks at where it is
             ends = None
         found.append(
@@ -85,7 +79,7 @@ def sensitivities(
                     )
                     for name in names
                 },
-                {name: _secant(name, ends, factor) for name in names},
+                {name: _secant(name, ends, knob.factor) for name in names},
             )
         )
     return found

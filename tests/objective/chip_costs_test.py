@@ -1,7 +1,6 @@
 """The co-jitted step: task loss, hardware costs and all their gradients in one call."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 
 from codesign import workload
-from codesign.hardware import closeness, reram_gpu, roofline
+from codesign.hardware import reram_gpu, roofline
+from codesign.hardware.spec import knobs
 from codesign.numerics.relax import EXACT, smooth
 from codesign.objective import Design, chip_costs
 from codesign.training.config import TrainConfig, make_optimizer
@@ -112,11 +112,7 @@ def test_cost_gradients_against_finite_differences(tiny_network):
         wide, ops = jax.tree.map(jnp.float64, (design, ops))
         costs = jax.jit(_costs(ops))
         leaves, treedef = jax.tree.flatten(wide)
-        paths = map(
-            jax.tree_util.keystr, dict(jax.tree_util.tree_leaves_with_path(wide))
-        )
-        counts = re.compile(closeness.COUNTS.pattern)
-        straight_through = {i for i, path in enumerate(paths) if counts.search(path)}
+        straight_through = {knob.leaf for knob in knobs(wide) if knob.is_count}
         for name in ("period_s", "energy_j"):
             gradients = jax.tree.leaves(found[name])
             for i, leaf in enumerate(leaves):

@@ -46,11 +46,7 @@ def stack(width: float, repeats: int, seed: int) -> list[Quantity]:
         closeness.stacks(network, workload.trace(*network.trace_args()), seed)
         for network in networks
     ]
-    found = closeness.measure(
-        reram_gpu.estimate,
-        itertools.chain(*cases),
-        moves={"counts": closeness.COUNTS},
-    )
+    found = closeness.measure(reram_gpu.estimate, itertools.chain(*cases))
     return _rows(found, {"chip": "stack", "network": f"width {width:g}"}, _ASKED)
 
 
@@ -62,7 +58,7 @@ def titan(width: float, repeats: int, seed: int) -> list[Quantity]:
         (roofline.titan_xp(), workload.trace(*network.trace_args()))
         for network in networks
     ]
-    found = closeness.measure(roofline.estimate, cases, moves={})
+    found = closeness.measure(roofline.estimate, cases)
     return _rows(found, {"chip": "roofline", "network": f"width {width:g}"})
 
 
@@ -87,7 +83,7 @@ def _with_cache(spec: memory.MemorySpec, mb: float) -> memory.MemorySpec:
 
 
 def _capacity(by: float) -> Move:
-    return Move("capacity", lambda capacity: (capacity + by, capacity - by))
+    return Move("capacity_bytes", lambda capacity: (capacity + by, capacity - by))
 
 
 def _rows(
