@@ -1,14 +1,13 @@
 """Random crops and flips, and normalisation, of image batches inside a jitted step."""
 
 import dataclasses
-import numbers
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codesign.types import Array
+from codesign.types import Array, is_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Augmentation:
         Raises:
             ValueError: If `crop_padding` is not a whole number >= 0.
         """
-        if not isinstance(self.crop_padding, numbers.Integral) or self.crop_padding < 0:
+        if not is_whole(self.crop_padding) or self.crop_padding < 0:
             raise ValueError(
                 "`crop_padding` must be a whole number of pixels >= 0, got "
                 f"{self.crop_padding!r}; 0 switches random crops off."

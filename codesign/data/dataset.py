@@ -6,19 +6,14 @@ and nested, so that a smaller subset is the beginning of a larger one.
 
 import dataclasses
 import hashlib
-import numbers
 
 import numpy as np
 
 from codesign.data.augment import Augmentation
+from codesign.types import is_whole
 
 _HELD_OUT = 0.2  # of arrays, for validation, and as much for the test
 _MOST_CLASSES = 100_000
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is a whole number, and no truth value."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

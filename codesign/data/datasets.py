@@ -15,9 +15,9 @@ from codesign.data.dataset import (
     Dataset,
     Split,
     channel_statistics,
-    is_whole,
     stratified_order,
 )
+from codesign.types import is_whole
 
 _MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
 _NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to

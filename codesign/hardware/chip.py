@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -58,6 +58,11 @@ class Chip:
         """Puts `estimate` behind the door, and finds a name."""
         if not callable(self.estimate):
             raise TypeError(f"`estimate` must be a function, got {self.estimate!r}.")
+        if not isinstance(self.estimate, Hashable):
+            raise TypeError(
+                f"`estimate` (={self.estimate!r}) cannot be hashed, so nothing could keep "
+                "what is compiled for it; make it a function, or its class frozen."
+            )
         if not jax.tree.leaves(self.spec):
             raise TypeError(
                 f"`spec` (={self.spec!r}) holds no numbers; make its class a pytree, "

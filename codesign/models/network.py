@@ -1,7 +1,6 @@
 """An image classifier with batch-norm sites, as every other package knows it."""
 
 import dataclasses
-import numbers
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from codesign.models.norm import MaskedBatchNorm
-from codesign.types import Array, PyTree
+from codesign.models.norm import TRACED_TRAIN, MaskedBatchNorm
+from codesign.types import Array, PyTree, is_whole
 
 MAX_SITES = 128  # that a search takes
 
@@ -54,10 +53,15 @@ class Network:
         Raises:
             TypeError: If `module` is no Flax module.
             ValueError: If the module has no site, misses one, or its logits are not
-                [B, num_classes].
+                [B, num_classes]; or `num_sites` is no number of sites.
         """
         if not self.label:
             object.__setattr__(self, "label", type(self.module).__name__)
+        if not is_whole(self.num_sites) or not 0 <= self.num_sites <= MAX_SITES:
+            raise ValueError(
+                f"`num_sites` (={self.num_sites!r}) must be a whole number up to "
+                f"{MAX_SITES}; left out, it is found from the module."
+            )
         if not self.num_sites:
             object.__setattr__(self, "num_sites", self.count_sites())
         for site in self.paper_sites:
@@ -88,8 +92,12 @@ class Network:
             image, mask = jnp.zeros((1, *shape)), jnp.ones(MAX_SITES)
             return self.module.init_with_output(key, image, mask, train=True)[0]
 
-        with nn.intercept_methods(note):
-            logits = jax.eval_shape(forward, jax.random.key(0))
+        try:
+            with nn.intercept_methods(note):
+                logits = jax.eval_shape(forward, jax.random.key(0))
+        except jax.errors.TracerBoolConversionError as error:
+            error.add_note(f"{self.label} branches on what is no bool. {TRACED_TRAIN}")
+            raise
         if not sites:
             raise ValueError(
                 f"The network {self.label!r} has no batch-norm site; place "
@@ -181,8 +189,7 @@ class Network:
         number: Any = site
         if isinstance(site, str) and re.fullmatch(r"C[1-9]\d{0,5}", site):
             number = int(site[1:]) - 1
-        is_whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
-        if not is_whole or not 0 <= int(number) < self.num_sites:
+        if not is_whole(number) or not 0 <= int(number) < self.num_sites:
             raise ValueError(
                 f"`sites` holds {site!r}; this network has sites 0 to "
                 f"{self.num_sites - 1}, or C1 to C{self.num_sites} by name."

@@ -2,9 +2,15 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from codesign.kernels.named_op import named_op
 from codesign.types import Array
+
+TRACED_TRAIN = (
+    "`train` must be True or False, but JAX traces it. Under `nn.remat` give it by "
+    "position and name its place in `static_argnums`, where the module itself is 0."
+)
 
 
 class MaskedBatchNorm(nn.Module):
@@ -40,7 +46,11 @@ class MaskedBatchNorm(nn.Module):
 
         Raises:
             ValueError: If the mask has no entry for this site.
+            TypeError: If `train` is a value that JAX traces, as under a careless
+                `nn.remat`.
         """
+        if isinstance(train, Tracer):
+            raise TypeError(TRACED_TRAIN)
         if bn_mask.ndim != 1 or bn_mask.shape[0] <= self.site:
             raise ValueError(
                 f"`bn_mask` has shape {bn_mask.shape}, but there is a batch norm of "

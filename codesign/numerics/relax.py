@@ -137,7 +137,8 @@ def smooth(temperature: Scalar) -> Relax:
         ValueError: If a concrete `temperature` lies outside (0, 1].
     """
     is_traced = isinstance(temperature, Tracer)
-    if not is_traced and not 0 < temperature <= 1:
+    is_switch = isinstance(temperature, bool)  # True is no 1 that anybody means
+    if not is_traced and (is_switch or not 0 < temperature <= 1):
         raise ValueError(
             f"`temperature` must lie in (0, 1], got {temperature}; "
             "use `EXACT` for the limit of 0."

@@ -180,11 +180,23 @@ def test_what_a_chip_returns_is_checked(returned, error, match, ops):
         chip.estimate(chip.spec, ops, batch_size=1)
 
 
+@dataclasses.dataclass
+class Unhashable:
+    """A chip's model with settings of its own; dataclasses compare, so have no hash."""
+
+    share: float = 0.5
+
+    def __call__(self, spec, ops, *, batch_size, relax):
+        return _lanes(spec, ops, batch_size=batch_size, relax=relax)
+
+
 def test_what_is_no_chip_is_refused(ops):
     with pytest.raises(TypeError, match="`estimate` must be a function"):
         Chip(Lanes(1.0), 3.0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="holds no numbers; make its class a pytree"):
         Chip((), _lanes)
+    with pytest.raises(TypeError, match="cannot be hashed.*its class frozen"):
+        Chip(Lanes(1.0), Unhashable())
     with pytest.raises(ValueError, match="must be a finite number, got <object"):
         Chip(object(), _lanes)
     chip = Chip(Lanes(1.0), _lanes)

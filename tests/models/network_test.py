@@ -309,6 +309,9 @@ def test_sites_are_found_from_the_module():
             r"\(8, 8\)\) must be \(H, W, C",
         ),
         (_Small(), {"image_shape": (8, 0, 1)}, ValueError, r"must be \(H, W, C\)"),
+        (_Small(), {"num_sites": "2"}, ValueError, r"`num_sites` \(='2'\)"),
+        (_Small(), {"num_sites": -1}, ValueError, r"`num_sites` \(=-1\)"),
+        (_Small(), {"num_sites": True}, ValueError, r"`num_sites` \(=True\)"),
         (_Small, {}, TypeError, "an instance of a `flax.linen.Module`"),
         (None, {}, TypeError, "an instance of a `flax.linen.Module`"),
     ],
@@ -316,6 +319,46 @@ def test_sites_are_found_from_the_module():
 def test_a_network_that_cannot_be_searched_is_refused(module, settings, error, match):
     with pytest.raises(error, match=match):
         models.Network(module, **({"image_shape": (8, 8, 1)} | settings))
+
+
+class _Block(nn.Module):
+    """A dropout, which branches, or none, and a site."""
+
+    drops: bool = False
+
+    @nn.compact
+    def __call__(self, x, bn_mask, train):
+        if self.drops:
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+        return models.MaskedBatchNorm(0)(x, bn_mask, train=train)
+
+
+class _Remat(nn.Module):
+    """The block is run again in the backward pass."""
+
+    drops: bool = False
+    is_careless: bool = True
+
+    @nn.compact
+    def __call__(self, x, bn_mask, *, train):
+        if self.is_careless:
+            x = nn.remat(_Block)(self.drops)(x, bn_mask, train=train)
+        else:
+            x = nn.remat(_Block, static_argnums=3)(self.drops)(x, bn_mask, train)
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+def test_a_traced_switch_under_remat_is_explained():
+    with pytest.raises(TypeError, match="`train` must be True or False.*nn.remat"):
+        models.Network(_Remat(), image_shape=(8, 8, 1))
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        models.Network(_Remat(drops=True), image_shape=(8, 8, 1))
+    assert "`static_argnums`" in caught.value.__notes__[-1]
+    for drops in (False, True):
+        network = models.Network(
+            _Remat(drops, is_careless=False), image_shape=(8, 8, 1)
+        )
+        assert network.num_sites == 1
 
 
 def test_dropout_gets_its_keys():

@@ -113,7 +113,7 @@ def test_gradients_of_the_maximum_are_finite_at_ties_and_zeros():
     check_grads(lambda x: smooth(0.2).reduce_max(x), (x,), 1, modes=("rev",), rtol=0.01)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 1.5, float("nan"), True])
 def test_refuses_temperatures_outside_its_range(temperature):
     with pytest.raises(ValueError, match=r"`temperature` must lie in \(0, 1\]"):
         smooth(temperature)

@@ -115,7 +115,7 @@ def _finding(results: Results, network: str, num_sites: int, several: bool) -> F
         value = results[name + of].value
         return _checked(value, name, *kinds)
 
-    return Finding(
+    found = Finding(
         seed=_checked(results.seed, "seed", int),
         num_cpus=_checked(results.environment["num_cpus"], "num_cpus", int, NoneType),
         num_evaluations=number("num_evaluations", int, of=f"[{network}]" * several),
@@ -125,6 +125,9 @@ def _finding(results: Results, network: str, num_sites: int, several: bool) -> F
         loss_upper=number("accuracy_loss_upper", float, NoneType, of=of),
         verdict=verdict,
     )
+    if found.num_evaluations < 0 or not found.period_s > 0:
+        raise ValueError("results.json has a count or a time below 0")
+    return found
 
 
 def _checked(value: Any, name: str, *kinds: type) -> Any:
@@ -137,7 +140,8 @@ def _sites(names: Any, num_sites: int) -> tuple[int, ...]:
     names = _checked(names, "found", str)
     parts = names.split(",") if names else []  # none are kept by No-BN
     sites = tuple(int(p[1:]) - 1 for p in parts if re.fullmatch(r"C[1-9]\d{0,3}", p))
-    if site_names(sites) != names or any(site >= num_sites for site in sites):
+    in_order = sorted({*sites}) == [*sites] and all(s < num_sites for s in sites)
+    if site_names(sites) != names or not in_order:
         raise ValueError(f"`found` in results.json is {names!r}, of {num_sites} sites")
     return sites
 

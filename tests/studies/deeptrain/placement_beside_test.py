@@ -127,6 +127,8 @@ def test_damaged_files(tmp_path, name, text, message):
         ({"claim": {"vgg11": ["inferior"]}}, r"is \['inferior'\]"),
         ({"found": {"vgg11": "C9"}}, "`found` in results.json is 'C9', of 8 sites"),
         ({"found": {"vgg11": "C3, <b>"}}, "`found` in results.json is 'C3, <b>'"),
+        ({"found": {"vgg11": "C7,C3"}}, "`found` in results.json is 'C7,C3'"),
+        ({"found": {"vgg11": "C3,C3"}}, "`found` in results.json is 'C3,C3'"),
         ({"found": {"vgg11": 3}}, "`found` in results.json is 3"),
         ({"found": {"vgg11": ["C3"]}}, "`found` in results.json is"),
         ({"seed": "0"}, "`seed` in results.json is '0'"),
@@ -144,6 +146,19 @@ def test_contents_of_a_stranger(tmp_path, changes, message):
     path = tmp_path / "other" / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=rf"`beside`(.|\n)*{message}"):
+        _read(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["num_evaluations", "period_s"])
+def test_a_number_below_0_is_refused(tmp_path, name):
+    _write(tmp_path / "other", _CONFIG)
+    path = tmp_path / "other" / "results.json"
+    results = json.loads(path.read_text())
+    for quantity in results["quantities"]:
+        if quantity["name"].startswith(name):
+            quantity["value"] *= -1
+    path.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"`beside`(.|\n)*below 0"):
         _read(tmp_path / "other")
 
 
