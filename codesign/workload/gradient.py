@@ -10,7 +10,12 @@ import jax.numpy as jnp
 
 from codesign.workload.op import Shape
 from codesign.workload.tracing import equations
-from codesign.workload.tracing.arguments import find_inputs
+from codesign.workload.tracing.arguments import (
+    ambiguous,
+    argument_names,
+    find_inputs,
+    warn_of_single,
+)
 from codesign.workload.tracing.loops import holds_layer
 from codesign.workload.tracing.place import module_path, source_line
 from codesign.workload.tracing.product import PRODUCTS, product_macs
@@ -29,6 +34,7 @@ class GradientProduct:
         output_elements: Values that it makes.
         operand_elements: Values of its two operands.
         repeats: How often loops run it.
+        is_recomputed: Whether it runs forward once more, as `remat` has it.
     """
 
     name: str
@@ -37,6 +43,7 @@ class GradientProduct:
     output_elements: int
     operand_elements: tuple[int, int]
     repeats: int = 1
+    is_recomputed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,8 +77,14 @@ def trace_gradient(
     Raises:
         ValueError: If an input has no batch of 1, no parameter is given, or products
             stand in a `while` loop.
+
+    Warns:
+        UserWarning: As `trace` does of a single float.
     """
     numbers = find_inputs(fn, args, inputs)
+    if inputs is None:
+        names = argument_names(fn, len(args))
+        warn_of_single(names, ambiguous(args, numbers), numbers)
     by = tuple(
         i for i, arg in enumerate(args) if i not in numbers and _is_differentiable(arg)
     )
@@ -85,8 +98,28 @@ def trace_gradient(
     for i, arg in enumerate(args):
         flags += [i in numbers] * len(jax.tree.leaves(arg))
     walk = _Walk()
-    walk.visit(closed, flags, None, "", FORWARD, 1)
+    walk.visit(closed, flags, None, _Around())
     return GradientTrace(products=tuple(walk.products))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Around:
+    """What encloses a jaxpr; the fields are those of its products."""
+
+    name: str = ""
+    phase: str = FORWARD
+    repeats: int = 1
+    is_recomputed: bool = False
+
+    def enter(self, eqn: Any) -> "_Around":
+        """The same for what an equation calls."""
+        stack = equations.name_stack(eqn)
+        return dataclasses.replace(
+            self,
+            name=module_path(self.name, eqn),
+            phase=BACKWARD if "transpose(" in stack else self.phase,
+            is_recomputed=self.is_recomputed or equations.RECOMPUTED in stack,
+        )
 
 
 class _Walk:
@@ -98,9 +131,7 @@ class _Walk:
         jaxpr: Any,
         data: Sequence[bool],
         wanted: Sequence[bool] | None,
-        path: str,
-        phase: str,
-        repeats: int,
+        around: _Around,
     ) -> list[bool]:
         """Lists the products that outputs of a jaxpr want, all if `wanted` is None.
 
@@ -115,59 +146,56 @@ class _Walk:
             given = [_is_variable(a) and a in made for a in eqn.invars]
             if not any(given):
                 continue
-            stack = equations.name_stack(eqn)
-            here = module_path(path, stack)
-            now = BACKWARD if phase == BACKWARD or "transpose(" in stack else FORWARD
-            name = eqn.primitive.name
-            if name in PRODUCTS:
-                self._record(eqn, here or source_line(eqn)[0], now, repeats)
-            made.update(self._inside(eqn, given, living, here, now, repeats))
+            here = around.enter(eqn)
+            if eqn.primitive.name in PRODUCTS and not equations.is_copy(eqn):
+                self._record(eqn, here, of_maps=all(given[:2]))
+            made.update(self._inside(eqn, given, living, here))
         return [_is_variable(a) and a in made for a in jaxpr.outvars]
 
-    def _inside(self, eqn, given, living, path, phase, repeats) -> list[Any]:
+    def _inside(self, eqn, given, living, around: _Around) -> list[Any]:
         """Visits what an equation calls; returns its outputs that are data."""
         name, inner = eqn.primitive.name, equations.inner_jaxprs(eqn)
         if name == "while" and any(map(holds_layer, inner)):
             raise ValueError(
-                f"The `while` at {path or source_line(eqn)[0]!r} holds layers, and the "
-                "number of its runs is not known; write it with `lax.scan`."
+                f"The `while` at {around.name or source_line(eqn)[0]!r} holds layers, and "
+                "the number of its runs is not known; write it with `lax.scan`."
             )
         if name == "scan":
-            return self._loop(eqn, given, path, phase, repeats)
+            return self._loop(eqn, given, around)
         if name == "cond":
-            return self._branches(eqn, given, path, phase, repeats)
+            return self._branches(eqn, given, around)
         if len(inner) == 1 and len(inner[0].eqns) and name != "while":
             jaxpr = equations.opened(inner[0])
             if len(jaxpr.invars) == len(given):
                 wanted = [var in living for var in eqn.outvars]
-                flags = self.visit(jaxpr, given, wanted, path, phase, repeats)
+                flags = self.visit(jaxpr, given, wanted, around)
                 return [v for v, f in zip(eqn.outvars, flags, strict=True) if f]
         return list(eqn.outvars)
 
-    def _loop(self, eqn, given, path, phase, repeats) -> list[Any]:
+    def _loop(self, eqn, given, around: _Around) -> list[Any]:
         loop = equations.scan(eqn)
         consts, carry, maps = loop.split(given)
         outputs, before = [], None
         while carry != before:  # until it is known which of the carried values are data
             flags, before = [*consts, *carry, *maps], carry
-            outputs = _Walk().visit(loop.body, flags, None, path, phase, 1)
+            outputs = _Walk().visit(loop.body, flags, None, around)
             carry = [a or b for a, b in zip(carry, outputs, strict=False)]
-        inside = repeats * loop.length
-        self.visit(loop.body, [*consts, *carry, *maps], None, path, phase, inside)
+        inside = dataclasses.replace(around, repeats=around.repeats * loop.length)
+        self.visit(loop.body, [*consts, *carry, *maps], None, inside)
         return [var for var, flag in zip(eqn.outvars, outputs, strict=True) if flag]
 
-    def _branches(self, eqn, given, path, phase, repeats) -> list[Any]:
+    def _branches(self, eqn, given, around: _Around) -> list[Any]:
         best: list[GradientProduct] = []
         for branch in equations.branches(eqn):
             walk = _Walk()
-            walk.visit(branch, given[1:], None, path, phase, repeats)
+            walk.visit(branch, given[1:], None, around)
             found = GradientTrace(products=tuple(walk.products)).macs()
             if found > GradientTrace(products=tuple(best)).macs():
                 best = walk.products
         self.products += best
         return list(eqn.outvars)
 
-    def _record(self, eqn, name: str, phase: str, repeats: int) -> None:
+    def _record(self, eqn, around: _Around, *, of_maps: bool) -> None:
         left, right = (tuple(atom.aval.shape) for atom in eqn.invars[:2])
         output: Shape = tuple(eqn.outvars[0].aval.shape)
         macs = product_macs(
@@ -176,16 +204,17 @@ class _Walk:
             right,
             output,
             equations.Params(eqn),
-            is_backward=phase == BACKWARD,
+            of_maps=of_maps,
         )
         self.products.append(
             GradientProduct(
-                name=name,
-                phase=phase,
+                name=around.name or source_line(eqn)[0],
+                phase=around.phase,
                 macs=macs,
                 output_elements=math.prod(output),
                 operand_elements=(math.prod(left), math.prod(right)),
-                repeats=repeats,
+                repeats=around.repeats,
+                is_recomputed=around.is_recomputed,
             )
         )
 

@@ -22,7 +22,7 @@ from codesign.workload.op import (
     check_order,
 )
 
-__all__ = ["MATRIX_KINDS", "Graph", "Op", "Workload", "build", "matrix_macs"]
+__all__ = ["MATRIX_KINDS", "Graph", "Op", "Workload", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,16 +34,22 @@ class Graph:
         inputs: Shapes of the network's inputs, without the batch.
         outputs: Ops whose values leave the network.
         parameters: Elements of each weight tensor, by name.
+        constants: Likewise of tensors that ops read and nobody trains, such as tables.
     """
 
     ops: tuple[Op, ...]
     inputs: tuple[Shape, ...] = ()
     outputs: tuple[int, ...] = ()
     parameters: tuple[tuple[str, int], ...] = ()
+    constants: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def _fields(self) -> tuple[object, ...]:
+        return self.ops, self.inputs, self.outputs, self.parameters, self.constants
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((self.ops, self.inputs, self.outputs, self.parameters))
+        return hash(self._fields)
 
     def __hash__(self) -> int:
         return self._hash  # jit asks for it on every call
@@ -53,12 +59,7 @@ class Graph:
             return True
         if not isinstance(other, Graph) or hash(self) != hash(other):
             return False
-        return (self.ops, self.inputs, self.outputs, self.parameters) == (
-            other.ops,
-            other.inputs,
-            other.outputs,
-            other.parameters,
-        )
+        return self._fields == other._fields
 
 
 @struct.dataclass(kw_only=True)
@@ -170,6 +171,7 @@ class Workload:
             inputs=self.graph.inputs,
             outputs=_sinks(ops),
             parameters=tuple(p for p in self.graph.parameters if p[0] in used),
+            constants=tuple(c for c in self.graph.constants if c[0] in used),
         )
         index = jnp.array(keep, int)
         return Workload(
@@ -249,17 +251,13 @@ _LEAVES = (
 )
 
 
-def matrix_macs(weight_shape: Shape, output_shape: Shape) -> int:
-    """MACs of a conv or dense op: every output element sums fan_in products."""
-    return math.prod(weight_shape[:-1]) * math.prod(output_shape)
-
-
 def build(
     ops: Iterable[Op],
     *,
     inputs: Iterable[Shape] = (),
     outputs: Iterable[int] | None = None,
-    parameters: dict[str, int] | None = None,
+    parameters: Mapping[str, int] | None = None,
+    constants: Mapping[str, int] | None = None,
 ) -> Workload:
     """Assembles a workload.
 
@@ -268,24 +266,30 @@ def build(
         inputs: Shapes of the network's inputs, without the batch.
         outputs: Ops whose values leave the network; by default those that no op reads.
         parameters: Elements of each weight tensor that ops name.
+        constants: Likewise of tensors that are not trained; ops that name them list them
+            in `fixed` too.
 
     Raises:
         ValueError: Naming the op, for an unknown kind, a parameter without a size, an
-            operand that does not exist, a cycle, or shapes that do not fit.
+            operand that does not exist, a cycle, or shapes that do not fit; for a
+            constant that an op trains, or one that is a parameter as well.
     """
     ops = tuple(ops)
     inputs = tuple(inputs)
-    sizes = dict(parameters or {})
+    sizes, constants = dict(parameters or {}), dict(constants or {})
+    if both := sorted(sizes.keys() & constants.keys()):
+        raise ValueError(f"`constants` holds {both[0]!r}, which is a parameter.")
     check_order(ops, inputs)
     check_names(ops)
     for op in ops:
         shapes = [inputs[-1 - i] if i < 0 else ops[i].output_shape for i in op.operands]
-        check_op(op, shapes, sizes)
+        check_op(op, shapes, sizes, constants)
     graph = Graph(
         ops=ops,
         inputs=inputs,
         outputs=_sinks(ops) if outputs is None else tuple(outputs),
         parameters=tuple(sizes.items()),
+        constants=tuple(constants.items()),
     )
     for output in graph.outputs:
         if not 0 <= output < len(ops):
@@ -320,7 +324,7 @@ def _num_weights(op: Op, sizes: Mapping[str, int]) -> int:
     # Of a batch norm, scale and bias: what a chip that trains it must hold.
     if op.site >= 0:
         return 2 * op.output_shape[-1]
-    return sum(sizes[name] for name in op.parameters)
+    return sum(sizes.get(name, 0) for name in op.parameters)  # constants are none
 
 
 def _sizes(shape: Shape) -> str:

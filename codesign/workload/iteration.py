@@ -282,7 +282,7 @@ class _Builder:
     def __init__(self, workload: Workload):
         self._workload = workload
         self._ops = workload.ops
-        self._sizes = dict(workload.graph.parameters)
+        self._sizes = dict((*workload.graph.parameters, *workload.graph.constants))
         self._index: dict[tuple[str, str | int], int] = {}
         self._names: list[str] = []
         self._per_example: list[int] = []

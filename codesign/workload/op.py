@@ -5,7 +5,7 @@ import dataclasses
 import graphlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 # Kinds of ops. `Op.variant` tells the members of a kind apart where it matters.
 MATRIX_KINDS = ("conv", "dense")  # ops whose weights a crossbar or an array can hold
@@ -45,7 +45,7 @@ class Op:
     input_shape: Shape = ()  # of its first operand as the op sees it
     variant: str = ""  # which member of the kind: `relu`, `max`, `layer`
     weight_shape: Shape = ()  # [..., fan_out] of a kernel; of a conv [h, w, C / g, K]
-    parameters: tuple[str, ...] = ()  # names of the weight tensors that it reads
+    parameters: tuple[str, ...] = ()  # names of the weights and constants that it reads
     macs: int = 0  # multiply-accumulates
     window: int = 1  # values that one output combines: k * k of a pool
     repeats: int = 1  # how often a loop runs it
@@ -62,6 +62,22 @@ class Op:
     def elements(self) -> int:
         """Output elements of one run."""
         return math.prod(self.output_shape)
+
+
+def conv_pairs(given: Iterable[int], made: Iterable[int], taps: Iterable[int]) -> int:
+    """Pairs of a value and a tap that a convolution multiplies, in one channel of each.
+
+        pairs = taps * min(positions of its input, positions of its output)
+
+    Every output meets every tap, padding included; where there are more outputs than
+    inputs, as of a transposed convolution, every input does, without the zeros that are
+    inserted or put around. Its two gradients pair the same values.
+
+    Args:
+        given, made: Height and width of its input and of its output.
+        taps: Of its kernel.
+    """
+    return math.prod(taps) * min(math.prod(given), math.prod(made))
 
 
 def check_names(ops: tuple[Op, ...]) -> None:
@@ -107,24 +123,31 @@ def check_order(ops: tuple[Op, ...], inputs: tuple[Shape, ...]) -> None:
     )
 
 
-def check_op(op: Op, operand_shapes: list[Shape], sizes: dict[str, int]) -> None:
+def check_op(
+    op: Op,
+    operand_shapes: list[Shape],
+    sizes: dict[str, int],
+    constants: dict[str, int],
+) -> None:
     """Checks that an op's fields fit together, and that its operands fit its kind.
 
     Args:
         op: Its operands exist.
         operand_shapes: Without the batch, in the order of `op.operands`.
-        sizes: Elements of each weight tensor, by name.
+        sizes, constants: Elements of each weight and of each constant, by name.
 
     Raises:
         ValueError: Names the op and the rule.
     """
     of_kind = _FAULTS.get(op.kind, lambda *_: ())
     # Lazy: a fault may keep the checks that follow it from making sense.
-    for why in itertools.chain(_faults(op, sizes), of_kind(op, operand_shapes)):
+    for why in itertools.chain(
+        _faults(op, sizes, constants), of_kind(op, operand_shapes)
+    ):
         raise ValueError(f"The op {op.name!r} ({op.kind}): {why}.")
 
 
-def _faults(op: Op, sizes: dict[str, int]) -> Iterator[str]:
+def _faults(op: Op, sizes: dict[str, int], constants: dict[str, int]) -> Iterator[str]:
     """Yields what is wrong with an op of any kind."""
     if op.kind not in KINDS:
         yield (
@@ -150,8 +173,11 @@ def _faults(op: Op, sizes: dict[str, int]) -> Iterator[str]:
         yield f"what it reads as constants, {op.detached}, must be among its operands"
     if not set(op.fixed) <= set(op.parameters):
         yield f"its constants, {op.fixed}, must be among its parameters"
+    if trained := sorted(set(op.trained) & constants.keys()):
+        yield f"it trains the constant {trained[0]!r}, which must be in its `fixed`"
     for name in op.parameters:
-        if sizes.get(name, 0) < 1 or sizes[name] != int(sizes[name]):
+        size = sizes.get(name, constants.get(name, 0))
+        if size < 1 or size != int(size):
             yield f"its parameter {name!r} needs a whole size in `parameters`"
 
 

@@ -1,5 +1,6 @@
 """Traces a JAX function into a workload by walking its jaxpr."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ from codesign.workload.graph import Workload
 from codesign.workload.op import TYPE_I_KINDS
 from codesign.workload.tracing.arguments import (
     Leaves,
+    ambiguous,
     argument_names,
     find_inputs,
     leaf_names,
+    warn_of_single,
 )
 from codesign.workload.tracing.assemble import assemble
 from codesign.workload.tracing.node import Value
@@ -24,17 +27,19 @@ def trace(
     *args: Any,
     inputs: Sequence[int] | None = None,
     unroll_scans: bool = False,
+    train_constants: bool = False,
 ) -> Workload:
     """Counts the ops of `fn(*args)` for one example, without running it.
 
-    An argument is an input of the network or holds parameters, as do arrays that `fn`
-    closes over. What depends on an input is data, and costs; what is computed from
-    parameters alone is free. Convolutions and matrix products by parameters are `conv`
-    and `dense` (with the bias that is added to them), products of two maps are `matmul`,
-    and chains of point-wise steps become the layers that people know: norms, softmax,
-    dropout, activations. Views are free, and so is padding in front of a convolution
-    or a pool; elsewhere a map that is padded or repeated is a `resize`. Steps that
-    reach no output are dropped.
+    An argument is an input of the network or holds parameters, which are trained: what
+    `jax.grad` by these arguments differentiates. Arrays that `fn` closes over, such as
+    means of images and tables of positions, are fixed tensors. What depends on an input
+    is data, and costs; what is computed from parameters and constants alone is free.
+    Convolutions and matrix products by parameters are `conv` and `dense` (with the bias
+    that is added to them), products of two maps are `matmul`, and chains of point-wise
+    steps become the layers that people know: norms, softmax, dropout, activations.
+    Views are free, and so is padding in front of a convolution or a pool; elsewhere a
+    map that is padded or repeated is a `resize`. Steps that reach no output are dropped.
 
     A product that is written as a multiplication and a sum, `(x[..., None] * w).sum(-2)`,
     is a `reduce` of the map in between and counts no MACs. What is read behind a stopped
@@ -59,37 +64,55 @@ def trace(
             second such argument or a later one enters a product as it stands, that is
             refused until `inputs` says what it is.
         unroll_scans: Whether to record every step of a loop.
+        train_constants: Whether arrays that `fn` closes over are trained, as where a
+            model is an object that holds its weights.
 
     Raises:
         ValueError: If an input has no batch of 1, no matrix op is found, layers stand in
             a `while` loop, or the cost of something that computes on data (a kernel, a
             callback) is not known.
+
+    Warns:
+        UserWarning: Naming the largest array that `fn` closes over; and an argument that
+            is a single float beside wider inputs, which is taken for an input too.
     """
     numbers = find_inputs(fn, args, inputs)
     names = argument_names(fn, len(args))
     closed = jax.make_jaxpr(fn)(*args)
-    leaves = Leaves()
-    values, shapes, owners = [], [], []
-    for number, (name, arg) in enumerate(zip(names, args, strict=True)):
-        paths = leaf_names(arg, name)
-        flat = jax.tree.leaves(arg)
-        for path, leaf in zip(paths, flat, strict=True):
-            if number in numbers:
-                shapes.append(tuple(jnp.shape(leaf)))
-                owners.append(number)
-                values.append(Value(shape=shapes[-1], source=-len(shapes)))
-            else:
-                aval = closed.in_avals[len(values)]
-                values.append(leaves.constant(aval, path))
-    walk = Walk(leaves, unroll_scans=unroll_scans)
-    outputs = walk.outputs(closed, values)
-    ops = assemble(walk.nodes, outputs, shapes, leaves)
+
+    def walked(numbers: Sequence[int]) -> tuple[Workload, Walk]:
+        walk = Walk(Leaves(train_constants=train_constants), unroll_scans=unroll_scans)
+        values, shapes = [], []
+        for number, (name, arg) in enumerate(zip(names, args, strict=True)):
+            paths = leaf_names(arg, name)
+            for path, leaf in zip(paths, jax.tree.leaves(arg), strict=True):
+                if number in numbers:
+                    shapes.append(tuple(jnp.shape(leaf)))
+                    values.append(Value(shape=shapes[-1], source=-len(shapes)))
+                else:
+                    aval = closed.in_avals[len(values)]
+                    values.append(walk.leaves.constant(aval, path))
+        outputs = walk.outputs(closed, values)
+        return assemble(walk.nodes, outputs, shapes, walk.leaves), walk
+
+    ops, walk = walked(numbers)
+    unsure = ambiguous(args, numbers) if inputs is None else []
+    read = {i for op in ops.ops for i in op.operands}
+    owners = [i for i in numbers for _ in jax.tree.leaves(args[i])]
+    unread = [i for i in unsure if -1 - owners.index(i) not in read]
+    if unread:  # masks of a single batch norm, no inputs
+        numbers = tuple(i for i in numbers if i not in unread)
+        unsure = [i for i in unsure if i in numbers]
+        ops, walk = walked(numbers)
     if not any(kind in TYPE_I_KINDS for kind in ops.kinds):
         raise ValueError(
             f"`fn` (={fn!r}) holds no convolution or dense layer to count."
         )
     if inputs is None:
-        _check_inputs(ops, [names[number] for number in owners], numbers)
+        owners = [i for i in numbers for _ in jax.tree.leaves(args[i])]
+        _check_inputs(ops, [names[i] for i in owners], numbers)
+    warn_of_single(names, unsure, numbers)
+    _warn_of_constants(walk)
     return ops
 
 
@@ -104,3 +127,28 @@ def _check_inputs(ops: Workload, owners: list[str], numbers: Sequence[int]) -> N
                 f"it is an input or a parameter, by `inputs={tuple(numbers)}` or with "
                 "fewer of these numbers."
             )
+
+
+def _warn_of_constants(walk: Walk) -> None:
+    """Says which arrays have no gradient, as the function closes over them."""
+    arrays = {
+        leaf: array
+        for leaf, array in walk.leaves.fixed.items()
+        if jnp.issubdtype(array.dtype, jnp.inexact)  # others cannot be trained
+    }
+    readers: dict[int, str] = {}
+    for node in walk.nodes:
+        for leaf in node.leaves & arrays.keys():
+            readers.setdefault(leaf, node.place.name)
+    if not readers:
+        return
+    largest = max(readers, key=lambda leaf: walk.leaves.sizes[leaf])
+    array, reader = arrays[largest], readers[largest]
+    count = len({id(arrays[leaf]) for leaf in readers})
+    warnings.warn(
+        f"`fn` closes over {count} array(s), the largest {array.dtype} "
+        f"{tuple(jnp.shape(array))}, read at {reader!r}. They are fixed tensors "
+        "without a gradient; pass what is trained as an argument, or train them all with "
+        "`train_constants=True`.",
+        stacklevel=3,
+    )

@@ -79,6 +79,8 @@ def compare(program: Program, gradient: GradientTrace) -> list[LayerComparison]:
     traced_macs: dict[str, dict[str, int]] = {}
     traced_outputs = collections.defaultdict(list)
     for product in gradient.products:
+        if product.is_recomputed:  # for memory's sake: no rule of a network
+            continue
         macs = traced_macs.setdefault(product.name, dict(empty))
         macs[product.phase] += product.macs * product.repeats
         traced_outputs[product.name] += [product.output_elements] * product.repeats

@@ -132,7 +132,7 @@ def test_other_values_that_leave_are_outputs():
 def test_group_norms(groups, variant, side):
     # 4 groups at 4 x 4: 4 * 4 * 4 values each, as many as a row of 4 x 16.
     def fn(make):
-        ops = workload.trace(make, shape(1, side, side, 16))
+        ops = workload.trace(make, shape(1, side, side, 16), train_constants=True)
         return [(op.kind, op.variant) for op in ops.ops][1:]
 
     linen = nn.Sequential([nn.Dense(16), nn.GroupNorm(groups)])

@@ -259,6 +259,7 @@ def expanded(graph: Graph) -> Program:
             inputs=graph.inputs,
             outputs=graph.outputs,
             parameters=dict(graph.parameters),
+            constants=dict(graph.constants),
         )
         return training_iteration(workload)
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,19 @@ _LEAF_ENDS = ("value",)  # that NNX adds to a path
 
 
 class Leaves:
-    """Names and sizes of parameter leaves, by number."""
+    """Names and sizes of parameter leaves, by number.
 
-    def __init__(self):
+    Args:
+        train_constants: Whether arrays that the function closes over are trained.
+
+    Attributes:
+        names, sizes: Of each leaf.
+        fixed: Those leaves that are constants, with their arrays.
+    """
+
+    def __init__(self, *, train_constants: bool = False):
+        self._trains = train_constants
+        self.fixed: dict[int, Any] = {}
         self.names: list[str] = []
         self.sizes: list[int] = []
         self._slices: dict[tuple[int, int], int] = {}
@@ -36,10 +47,15 @@ class Leaves:
         if key not in self._slices:
             name = f"{self.names[leaf]}@{step}" if self.names[leaf] else ""
             self._slices[key] = self.add(name, self.sizes[leaf] // length)
+            if leaf in self.fixed:
+                self.fixed[self._slices[key]] = self.fixed[leaf]
         return self._slices[key]
 
     def constant(self, array: Any, name: str = "") -> Value:
-        """The value of an array that is no input: a parameter, a constant or a key."""
+        """The value of an array that is no input: a parameter, a constant or a key.
+
+        One without a name is no argument: the function closes over it.
+        """
         shape, dtype = tuple(jnp.shape(array)), array.dtype
         if jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return Value(shape=shape, noise=NOISE)
@@ -49,8 +65,11 @@ class Leaves:
         )
         if not is_number or not (name or len(shape)):
             return Value(shape=shape)
-        leaves = frozenset((self.add(name, math.prod(shape)),))
-        return Value(shape=shape, leaves=leaves, trained=leaves)
+        leaf = self.add(name, math.prod(shape))
+        leaves = trained = frozenset((leaf,))
+        if not name and not self._trains:
+            self.fixed[leaf], trained = array, frozenset()
+        return Value(shape=shape, leaves=leaves, trained=trained)
 
 
 def find_inputs(
@@ -79,9 +98,6 @@ def find_inputs(
                     raise _batch_error(names[number], leaf)
         return tuple(inputs)
     found = [i for i, arg in enumerate(args) if _is_batched(arg)]
-    # A vector of one float is a mask or a scale, unless nothing else could be the input.
-    wide = [i for i in found if not _is_single(args[i])]
-    found = wide or found
     if found:
         return tuple(found)
     for name, arg in zip(names, args, strict=True):
@@ -92,6 +108,29 @@ def find_inputs(
         f"`fn` (={fn!r}) has no argument with a leading batch axis of 1; pass batches "
         "of 1, or say which arguments are inputs with `inputs=`."
     )
+
+
+def ambiguous(args: Sequence[Any], numbers: Sequence[int]) -> list[int]:
+    """Those inputs that are a single float, where others are not.
+
+    A time step or a target looks like this, and so does a scale that is trained.
+    """
+    single = [i for i in numbers if all(map(_is_single, jax.tree.leaves(args[i])))]
+    return single if len(single) < len(numbers) else []
+
+
+def warn_of_single(
+    names: Sequence[str], unsure: Sequence[int], inputs: Sequence[int]
+) -> None:
+    """Says of each ambiguous argument what it was taken for, and how to decide."""
+    for number in unsure:
+        others = tuple(i for i in inputs if i != number)
+        warnings.warn(
+            f"The argument `{names[number]}` is a single float and was taken for an "
+            f"input, such as a time step. Say so with `inputs={tuple(inputs)}`; if it is "
+            f"a parameter or a mask, say `inputs={others}`.",
+            stacklevel=4,
+        )
 
 
 def argument_names(fn: Callable, count: int) -> list[str]:
@@ -125,11 +164,8 @@ def _is_batched(arg: Any) -> bool:
     )
 
 
-def _is_single(arg: Any) -> bool:
-    return all(
-        jnp.ndim(leaf) == 1 and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-        for leaf in jax.tree.leaves(arg)
-    )
+def _is_single(leaf: Any) -> bool:
+    return jnp.ndim(leaf) == 1 and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def _batch_error(name: str, leaf: Any) -> ValueError:

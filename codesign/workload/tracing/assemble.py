@@ -127,16 +127,25 @@ class _Assembly:
                 names[user].append(name)
                 if leaves[0] not in self.trained[user]:
                     fixed[user].append(name)
+        constants = {
+            name
+            for name, (_, leaves) in tensors.items()
+            if leaves[0] in self.leaves.fixed
+        }
         ops = [
-            Op(**fields, parameters=tuple(parameters), fixed=tuple(constants))
-            for fields, parameters, constants in zip(
-                self.ops, names, fixed, strict=True
-            )
+            Op(**fields, parameters=tuple(parameters), fixed=tuple(stopped))
+            for fields, parameters, stopped in zip(self.ops, names, fixed, strict=True)
         ]
         # A statistic that leaves its norm is no output: no gradient comes back by it.
         ends = [self.ends[v.source] for v in outputs if v.source in self.ends]
         ends = dict.fromkeys(ends)
-        return build(ops, inputs=self.inputs, outputs=tuple(ends), parameters=sizes)
+        return build(
+            ops,
+            inputs=self.inputs,
+            outputs=tuple(ends),
+            parameters={n: size for n, size in sizes.items() if n not in constants},
+            constants={n: size for n, size in sizes.items() if n in constants},
+        )
 
     def _append(
         self, place: Place, read: frozenset[int], trained: frozenset[int], **fields
@@ -276,10 +285,10 @@ class _Assembly:
         tensors: dict[tuple, list[int]] = collections.defaultdict(list)
         for leaf, ops in users.items():
             trains = tuple(leaf in self.trained[op] for op in ops)
-            tensors[tuple(ops), trains].append(leaf)
-        clashes = collections.Counter(self._module(ops) for ops, _ in tensors)
+            tensors[tuple(ops), trains, leaf in self.leaves.fixed].append(leaf)
+        clashes = collections.Counter(self._module(ops) for ops, *_ in tensors)
         named, sizes = {}, {}
-        for (ops, _), leaves in tensors.items():
+        for (ops, *_), leaves in tensors.items():
             name = self._module(ops)
             if not name or clashes[name] > 1:
                 first = self.ops[ops[0]]["name"]

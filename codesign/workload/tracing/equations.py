@@ -12,6 +12,8 @@ import jax
 from jax.extend import core
 
 _T = TypeVar("_T")
+_PATCHES = jax.lax.conv_general_dilated_patches.__name__
+RECOMPUTED = "rematted_computation"  # in the name stack of what `remat` runs again
 _UNREAD = (AttributeError, KeyError, TypeError, ValueError)
 
 
@@ -102,6 +104,19 @@ def called(eqn: Any) -> Any:
 def call_name(eqn: Any) -> str:
     """The name of the function under a `jit`; empty for any other equation."""
     return eqn.params["name"] if eqn.primitive.name in ("jit", "pjit") else ""
+
+
+def is_remat_back(eqn: Any) -> bool:
+    """Whether it runs what a `remat` wraps once more, and then its gradient."""
+    return bool(eqn.params.get("differentiated")) and "jaxpr" in eqn.params
+
+
+def is_copy(eqn: Any) -> bool:
+    """Whether it is a product in form only: JAX cuts patches by a kernel of 0 and 1."""
+    return eqn.primitive.name == "conv_general_dilated" and any(
+        frame.function_name == _PATCHES and jax.__name__ in frame.file_name
+        for frame in frames(eqn)
+    )
 
 
 @_expects("a `mesh` with a `size`")

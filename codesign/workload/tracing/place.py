@@ -22,14 +22,18 @@ _INSTALLED = (
 _WRAPPER = re.compile(r"[\w.]+\(")  # jvp( transpose( vmap( of a transformed scope
 
 
-def module_path(prefix: str, name_stack: str) -> str:
+def module_path(prefix: str, eqn: Any) -> str:
     """The module path of an equation inside one whose path is `prefix`.
 
     Left out are the wrappers of transformations, `transpose(jvp(Net))/conv`; the formula
-    that an einsum adds; and a method beside its module, `RNN_0/Cell.scan_fn/Cell`.
+    that an einsum adds; a method beside its module, `RNN_0/Cell.scan_fn/Cell`; and what
+    JAX says twice where it differentiates a `remat`, `transpose(jvp(Net))/b/jvp(Net)/b`.
     """
-    inner = _WRAPPER.sub("", name_stack).replace(")", "")
-    parts = [part for part in f"{prefix}/{inner}".split("/") if part]
+    stack = _WRAPPER.sub("", equations.name_stack(eqn)).replace(")", "")
+    inner, half = stack.split("/"), (stack.count("/") + 1) // 2
+    if equations.is_remat_back(eqn) and inner[:half] == inner[half:]:
+        inner = inner[half:]
+    parts = [part for part in (*prefix.split("/"), *inner) if part]
     parts = [part for part in parts if "->" not in part and part not in _MARKS]
     kept: list[str] = []
     for i, part in enumerate(parts):
@@ -40,7 +44,7 @@ def module_path(prefix: str, name_stack: str) -> str:
     return "/".join(kept)
 
 
-_MARKS = ("checkpoint", "rematted_computation")
+_MARKS = ("checkpoint", equations.RECOMPUTED)
 
 
 def source_line(eqn: Any) -> tuple[str, Hashable]:

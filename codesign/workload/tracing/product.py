@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from codesign.workload.op import Shape
+from codesign.workload.op import Shape, conv_pairs
 
 PRODUCTS = ("conv_general_dilated", "dot_general", "ragged_dot_general")
 
@@ -35,21 +35,15 @@ def product_macs(
     output: Shape,
     params: dict[str, Any],
     *,
-    is_backward: bool = False,
+    of_maps: bool = False,
 ) -> int:
-    """MACs of one equation, exactly.
-
-    A convolution is charged for every position of its windows, padding included. Where
-    the input is dilated (a transposed convolution, or the gradient of a strided one) the
-    inserted zeros are not charged: every input element meets the kernel once. The two
-    gradients of a convolution are charged as it is: they are convolutions whose padding
-    or whose kernel, a map, may be far larger, but they pair the same elements.
+    """MACs of one equation, exactly; of a convolution, see `op.conv_pairs`.
 
     Args:
         name: Of the primitive.
         left, right, output: Shapes.
         params: Of the equation.
-        is_backward: Whether a gradient runs it.
+        of_maps: Whether both operands are data, as in the gradient of a kernel.
     """
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -63,24 +57,15 @@ def product_macs(
             output = output[1:]
         return math.prod(output) * math.prod(left[i] for i in contracted)
     numbers = params["dimension_numbers"]
-    batch, features, *places = numbers.out_spec
+    batch, features, *axes = numbers.out_spec
     channels = output[batch] * output[features] * right[numbers.rhs_spec[1]]
-    dilation, strides = params["lhs_dilation"], params["window_strides"]
-    # The gradient of a kernel sums over examples, of which there is one.
-    is_kernels = right[numbers.rhs_spec[1]] == params["feature_group_count"] == 1
-    pairs = 1
-    for axis, place in enumerate(places):
-        size = left[numbers.lhs_spec[2 + axis]]
-        taps, outputs = right[numbers.rhs_spec[2 + axis]], output[place]
-        if not is_backward:
-            pairs *= taps * (size if max(dilation) > 1 else outputs)
-        elif dilation[axis] > 1:
-            pairs *= size * (min(taps, outputs) if is_kernels else taps)
-        elif is_kernels:
-            pairs *= outputs * (min(size, taps) if taps >= outputs else taps)
-        else:
-            pairs *= taps * (outputs if strides[axis] > 1 else min(size, outputs))
-    return channels * pairs
+    given = [left[axis] for axis in numbers.lhs_spec[2:]]
+    taps = [right[axis] for axis in numbers.rhs_spec[2:]]
+    made = [output[axis] for axis in axes]
+    if of_maps and numbers.lhs_spec[1] == 0:
+        # The gradient of a kernel sums over the first axis, that of examples.
+        taps, made = made, taps
+    return channels * conv_pairs(given, made, taps)
 
 
 def convolution(

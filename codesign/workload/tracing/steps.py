@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from codesign.kernels.named_op import OpName, parse_name
-from codesign.workload.op import MATRIX_KINDS
+from codesign.workload.op import MATRIX_KINDS, conv_pairs
 from codesign.workload.tracing import primitives as known
 from codesign.workload.tracing import product
-from codesign.workload.tracing.equations import Params, inner_jaxprs, is_literal
+from codesign.workload.tracing.equations import (
+    Params,
+    inner_jaxprs,
+    is_copy,
+    is_literal,
+)
 from codesign.workload.tracing.loops import holds_product
 from codesign.workload.tracing.node import POINT, REDUCE, Place, Value, without_batch
 from codesign.workload.tracing.place import is_library
@@ -106,10 +111,14 @@ def _named(walk, eqn, named: OpName, values, place) -> list[Value]:
     if kind in MATRIX_KINDS and values[1].is_data:
         kind = "matmul"  # of two maps
         macs = math.prod(shapes[1][:-1]) * math.prod(output)
-    elif kind in MATRIX_KINDS:
+    elif kind == "dense":
         weight = shapes[1]
         macs = math.prod(weight[:-1]) * math.prod(output)
-        if kind == "conv" and not variant:
+    elif kind == "conv":
+        weight = shapes[1]
+        spatial = (values[0].inner or shapes[0])[1:-1], output[1:-1], weight[:-2]
+        macs = math.prod(weight[-2:]) * conv_pairs(*spatial)
+        if not variant:
             groups = shapes[0][-1] // weight[-2]
             grouped = "depthwise" if groups == shapes[0][-1] else "grouped"
             variant = grouped if groups > 1 else ""
@@ -199,24 +208,32 @@ def _reduction(walk, eqn, values, place) -> Value:
 
 def _convolution(walk, eqn, values, place) -> Value:
     left, right = values[:2]
-    shapes = (left.shape, right.shape, tuple(eqn.outvars[0].aval.shape))
-    macs = product.product_macs("conv_general_dilated", *shapes, Params(eqn))
+    shape = tuple(eqn.outvars[0].aval.shape)
+    if is_copy(eqn):
+        return walk.emit("resize", eqn, place, (left,), variant="patches")
     if right.is_data or not left.is_data:
+        macs = product.product_macs(
+            "conv_general_dilated",
+            left.shape,
+            right.shape,
+            shape,
+            Params(eqn),
+            of_maps=left.is_data and right.is_data,
+        )
         return walk.emit("matmul", eqn, place, values, macs=macs)
-    found = product.convolution(*shapes, Params(eqn))
     # Padding written beside a convolution is part of it, as its own padding is.
     inner = left.inner or left.shape
-    bare = product.convolution(inner, *shapes[1:], Params(eqn))
+    found = product.convolution(inner, right.shape, shape, Params(eqn))
     return walk.emit(
         "conv",
         eqn,
         place,
         values,
         variant=found.variant,
-        input_shape=without_batch(bare.input_shape),
+        input_shape=without_batch(found.input_shape),
         output_shape=without_batch(found.output_shape),
         weight_shape=found.weight_shape,
-        macs=bare.macs if found.variant == "transposed" else found.macs,
+        macs=found.macs,
     )
 
 

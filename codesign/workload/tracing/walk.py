@@ -102,7 +102,7 @@ class Walk:
 
     def place(self, eqn: Any, context: Context) -> Place:
         """Where an equation stands."""
-        path = module_path(context.path, equations.name_stack(eqn))
+        path = module_path(context.path, eqn)
         if path:
             name, key = path, path
         else:
@@ -117,7 +117,7 @@ class Walk:
 
     def enter(self, eqn: Any, jaxpr: Any, context: Context) -> Context:
         """The context of a jaxpr inside an equation."""
-        path = module_path(context.path, equations.name_stack(eqn))
+        path = module_path(context.path, eqn)
         if is_library(jaxpr):
             line = context.line or (None if path else self._line(eqn))
             return dataclasses.replace(context, path=path, line=line)
