@@ -21,6 +21,7 @@ from codesign.workload.tracing.recognise import kind_of, pieces
 
 _UNSUFFIXED = ("conv", "dense", "norm")
 _CHAINS = (POINT, REDUCE)
+_Operands = list[tuple[int, int | None]]  # ops or inputs, and the nodes they come from
 _SAME_SIZE = ("norm", "activation", "softmax", "dropout", "elementwise")
 
 
@@ -66,55 +67,123 @@ class _Assembly:
         self._resized: dict[tuple, int] = {}
 
     def add(self, piece: list[int], end: int, grouping: Grouping) -> None:
-        """Turns some nodes into an op."""
-        nodes, head = self.nodes, self.nodes[piece[0]]
+        """Turns some nodes into an op, by the kind of the first of them."""
+        head = self.nodes[piece[0]]
         if head.kind == STATE:
             return
-        inside = set(piece)
-        values = [v for i in piece for v in nodes[i].data if v.source not in inside]
-        if head.kind not in ("matmul", "concat"):
-            distinct: dict[int | None, Value] = {}
-            for value in values:
-                distinct.setdefault(value.source, value)
-            values = list(distinct.values())
-        kind, variant, window = kind_of(nodes, piece, end, grouping.marks, len(values))
-        output = nodes[end].shape if head.output_shape is None else head.output_shape
-        output = output if head.output_shape is not None else without_batch(output)
-        read = frozenset().union(*(nodes[i].leaves for i in piece))
-        trained = frozenset().union(*(nodes[i].trained for i in piece))
-        place = nodes[end].place if head.kind in _CHAINS else head.place
-        if kind == "concat":
-            found = self._concatenated(head, place)
-            read = frozenset()
+        if head.kind == "concat":
+            fields, found = self._concat(head)
+        elif head.kind in _CHAINS:
+            fields, found = self._chain(piece, end, grouping)
         else:
-            kind, found = self._operands(kind, values, head, output, place)
-        first = values[0].shape if values else nodes[end].shape
-        if kind == "reduce":  # of what it makes of its operands first
-            given = [nodes[i].operands[0].shape for i in piece if nodes[i].axes]
-            first = max([first, *given], key=math.prod)
-        attached = {None, *self._attached(inside, end)}  # None: made of parameters
+            fields, found = self._layer(piece, end, grouping)
+        attached = {None, *self._attached({*piece}, end)}  # None: made of parameters
         free = {index for index, source in found if source in attached}
         operands = tuple(index for index, _ in found)
         self._append(
-            place,
-            read,
-            trained,
-            kind=kind,
-            variant=variant,
             operands=operands,
             detached=tuple(i for i in dict.fromkeys(operands) if i not in free),
-            input_shape=without_batch(first)
-            if head.input_shape is None or kind != head.kind
-            else head.input_shape,
-            output_shape=output,
-            weight_shape=head.weight_shape,
-            macs=head.macs,
-            window=window,
-            site=head.site,
+            **fields,
         )
         for i in piece:
             self.op_of[i] = len(self.ops) - 1
         self.ends[end] = len(self.ops) - 1
+
+    def _concat(self, head: Node) -> tuple[dict[str, Any], _Operands]:
+        """A concatenation reads maps alone: what it joins of parameters is an op."""
+        found = []
+        for value in head.operands:
+            index = self._index(value) if value.is_data else None
+            shape = without_batch(value.shape)
+            if index is None:
+                index = self._append(
+                    place=head.place,
+                    read=value.leaves,
+                    trained=value.trained,
+                    kind="embedding" if value.leaves else "slice",
+                    variant="state"
+                    if value.is_data
+                    else ("parameter" if value.leaves else "constant"),
+                    operands=(),
+                    output_shape=shape,
+                )
+            elif self._size(index) != value.size:
+                index = self._grown(index, value, shape, head.place)
+            found.append((index, value.source))
+        fields = dict(
+            place=head.place,
+            kind="concat",
+            input_shape=without_batch(head.data[0].shape),
+            output_shape=without_batch(head.shape),
+        )
+        return fields, found
+
+    def _chain(self, piece, end, grouping) -> tuple[dict[str, Any], _Operands]:
+        """Point-wise steps and reductions, which end in a map."""
+        nodes, values = self.nodes, self._distinct(piece)
+        kind, variant, window = kind_of(nodes, piece, end, grouping.marks, len(values))
+        output, place = without_batch(nodes[end].shape), nodes[end].place
+        kind, found = self._operands(kind, values, None, output, place)
+        first = values[0].shape
+        if kind == "reduce":  # of what it makes of its operands first
+            given = [nodes[i].operands[0].shape for i in piece if nodes[i].axes]
+            first = max([first, *given], key=math.prod)
+        fields = dict(
+            place=place,
+            kind=kind,
+            variant=variant,
+            window=window,
+            input_shape=without_batch(first),
+            output_shape=output,
+            **self._weights(piece),
+        )
+        return fields, found
+
+    def _layer(self, piece, end, grouping) -> tuple[dict[str, Any], _Operands]:
+        """A step that is a layer by itself, with the scale and shift behind it."""
+        nodes, head = self.nodes, self.nodes[piece[0]]
+        values = self._distinct(piece)
+        if head.kind == "matmul":  # of a map by itself, too
+            values = self._values(piece)
+        _, variant, window = kind_of(nodes, piece, end, grouping.marks, len(values))
+        output = head.output_shape or without_batch(nodes[end].shape)
+        kind, found = self._operands(
+            head.kind, values, head.input_shape, output, head.place
+        )
+        first = values[0].shape if values else nodes[end].shape
+        is_told = head.input_shape is not None and kind == head.kind
+        fields = dict(
+            place=head.place,
+            kind=kind,
+            variant=variant,
+            window=window,
+            input_shape=head.input_shape if is_told else without_batch(first),
+            output_shape=output,
+            weight_shape=head.weight_shape,
+            macs=head.macs,
+            site=head.site,
+            **self._weights(piece),
+        )
+        return fields, found
+
+    def _values(self, piece: list[int]) -> list[Value]:
+        """What some nodes read from outside."""
+        inside = set(piece)
+        return [v for i in piece for v in self.nodes[i].data if v.source not in inside]
+
+    def _distinct(self, piece: list[int]) -> list[Value]:
+        """The same, each source once."""
+        found: dict[int | None, Value] = {}
+        for value in self._values(piece):
+            found.setdefault(value.source, value)
+        return list(found.values())
+
+    def _weights(self, piece: list[int]) -> dict[str, frozenset[int]]:
+        nodes = [self.nodes[i] for i in piece]
+        return dict(
+            read=frozenset().union(*(node.leaves for node in nodes)),
+            trained=frozenset().union(*(node.trained for node in nodes)),
+        )
 
     def finish(self, outputs: list[Value]) -> Workload:
         """Names the ops and the weight tensors, and builds the workload."""
@@ -148,7 +217,12 @@ class _Assembly:
         )
 
     def _append(
-        self, place: Place, read: frozenset[int], trained: frozenset[int], **fields
+        self,
+        *,
+        place: Place,
+        read: frozenset[int] = frozenset(),
+        trained: frozenset[int] = frozenset(),
+        **fields,
     ) -> int:
         kind = fields["kind"]
         base = place.name
@@ -190,7 +264,11 @@ class _Assembly:
         return found
 
     def _index(self, value: Value) -> int | None:
-        """Op or input that a value comes from; None of what a loop starts from."""
+        """The op that made a value, or -1 - k for input k.
+
+        None for the state that a loop starts from: it is data only because of what later
+        runs make of it, so no op made it.
+        """
         source = value.source
         assert source is not None
         return source if source < 0 else self.op_of.get(source)
@@ -201,9 +279,20 @@ class _Assembly:
         )
         return math.prod(shape)
 
-    def _operands(self, kind, values, head, output, place):
-        """Kind and operands of an op, with the nodes that these come from; a view that
-        has grown becomes an op where it must be read at its full size.
+    def _operands(
+        self, kind, values, want_first, output, place
+    ) -> tuple[str, _Operands]:
+        """The kind of an op and what it reads.
+
+        A view that has grown, by padding or repeating, costs nothing where the op reads
+        it piece by piece; where it must stand there in full, a `resize` makes it first.
+
+        Args:
+            kind: Of the op, which is a `reduce` if its operand turns out to be larger.
+            values: That it reads.
+            want_first: Shape at which a product reads the first of them.
+            output: Shape of its output.
+            place: Where it stands.
         """
         size = math.prod(output)
         found = []
@@ -219,7 +308,7 @@ class _Assembly:
                 continue
             want = None
             if kind in MATRIX_KINDS and value is values[0]:
-                want = head.input_shape
+                want = want_first
             elif kind in _SAME_SIZE and not found:
                 want = output
             elif kind in ("add", "mul") and (
@@ -242,9 +331,7 @@ class _Assembly:
                 else self.ops[index]["output_shape"]
             )
             self._resized[key] = self._append(
-                place,
-                frozenset(),
-                frozenset(),
+                place=place,
                 kind="resize",
                 variant=value.view or "broadcast",
                 operands=(index,),
@@ -252,29 +339,6 @@ class _Assembly:
                 output_shape=shape,
             )
         return self._resized[key]
-
-    def _concatenated(self, head: Node, place: Place) -> list[tuple[int, int | None]]:
-        """Operands of a concatenation; parameters and constants are read by ops."""
-        found = []
-        for value in head.operands:
-            index = self._index(value) if value.is_data else None
-            shape = without_batch(value.shape)
-            if index is None:
-                index = self._append(
-                    place,
-                    value.leaves,
-                    value.trained,
-                    kind="embedding" if value.leaves else "slice",
-                    variant="state"
-                    if value.is_data
-                    else ("parameter" if value.leaves else "constant"),
-                    operands=(),
-                    output_shape=shape,
-                )
-            elif self._size(index) != value.size:
-                index = self._grown(index, value, shape, place)
-            found.append((index, value.source))
-        return found
 
     def _tensors(self):
         """Weight tensors: the leaves that the same ops read, and train, under one name."""

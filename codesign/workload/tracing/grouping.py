@@ -2,10 +2,8 @@
 
 from collections.abc import Hashable, Sequence
 
+from codesign.workload.tracing.joins import AFFINE, JOINS, Meeting
 from codesign.workload.tracing.node import MASK, POINT, REDUCE, STATE, Node, Value
-
-_AFFINE = ("add", "sub", "mul", "div")
-_MATRIX = ("conv", "dense", "matmul")
 
 
 class Layer:
@@ -79,7 +77,7 @@ def running_statistics(
         if node.kind != POINT or set(given) != {scope}:
             continue
         statistics[i] = scope
-        if i not in readers and node.leaves and node.primitive in _AFFINE:
+        if i not in readers and node.leaves and node.primitive in AFFINE:
             found.append(Value(shape=node.shape, source=i))
     return found
 
@@ -213,43 +211,23 @@ class Grouping:
         return kept
 
     def _joins(self, i: int, layer: Layer, sources: set[int]) -> bool:
-        """Whether a step belongs to a complete layer: a scale, a shift, or a statistic."""
+        """Whether a step belongs to a complete layer, by any of `JOINS`."""
         node, head = self.nodes[i], self.nodes[layer.members[0]]
+        here, there = node.place, head.place
         if layer.is_open or head.kind == STATE:
             return False
-        here, there = node.place, head.place
         if (here.step, here.repeats) != (there.step, there.repeats):
             return False
-        if sources <= self.marks.statistic:
-            return here.scope == there.scope  # running statistics of a norm
-        is_only = sources == {layer.tip} and self.readers[layer.tip] == [i]
-        if node.primitive not in _AFFINE or not is_only:
-            return False
-        if head.kind in _MATRIX and node.is_constant:
-            return True
-        if here.is_module != there.is_module or (
-            here.is_module and here.name != there.name
-        ):
-            return False
-        event = self.marks.event.get(layer.tip) or next(
-            (self.marks.event[m] for m in layer.members if m in self.marks.event), ""
+        events = (self.marks.event.get(m, "") for m in (layer.tip, *layer.members))
+        meeting = Meeting(
+            node=node,
+            head=head,
+            event=next(filter(None, events), ""),
+            of_statistics=sources <= self.marks.statistic,
+            follows=sources == {layer.tip} and self.readers[layer.tip] == [i],
+            leaf_sizes=self._sizes,
         )
-        if event == "norm":
-            return not any(value.noise for value in node.operands)
-        if head.kind in ("conv", "dense") and node.primitive == "add":
-            # Behind a weight that is a constant, a bias that is trained stands alone: the
-            # one has a gradient and the other has none.
-            is_apart = not head.trained or any(value.detached for value in node.data)
-            return not (node.trained and is_apart) and self._is_bias(node, head)
-        return node.is_constant and (bool(event) or head.kind == "pool")
-
-    def _is_bias(self, node: Node, head: Node) -> bool:
-        added = [value for value in node.operands if not value.is_data]
-        is_noise = any(value.noise for value in added)
-        count = max((value.size for value in added), default=0)
-        size = max((self._sizes[leaf] for v in added for leaf in v.leaves), default=0)
-        features = head.weight_shape[-1]
-        return not is_noise and (count <= features or size <= features)
+        return any(rule(meeting) for rule in JOINS)
 
     def _mark(self, i: int, layer: Layer) -> None:
         """Notes what a step adds to its lineage, and whether it completes a layer."""

@@ -1,7 +1,9 @@
 """Tells what layer a chain of point-wise steps is, and where one chain is several."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from codesign.workload.op import Shape
 from codesign.workload.tracing.grouping import Marks, readers_outside, waists
@@ -112,7 +114,7 @@ def kind_of(
         return *_JOINS.get(names[0], ("elementwise", names[0])), 1
     if len(piece) == 1 and not head.is_constant and names[0] in _JOINS:
         return *_JOINS[names[0]], 1
-    variant = _activation(nodes, piece, names)
+    variant = _activation(nodes, piece)
     if variant:
         return "activation", variant, 1
     return "elementwise", names[0] if len(set(names)) == 1 else "", 1
@@ -126,52 +128,78 @@ def _variant(nodes, piece) -> str:
     return head.variant
 
 
-def _activation(nodes, piece, names) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """What tells activations apart: the primitives of a chain, and how it uses them."""
+
+    names: frozenset[str]
+    cubes: bool  # raises to the third power
+    chooses: bool  # takes one of two values by a condition on the map
+    gates: bool  # multiplies the map by something made of it
+    bounds: frozenset[float | None]  # that it clips to
+
+
+class _Pattern(NamedTuple):
+    """An activation: primitives that it has among others, and a condition."""
+
+    variant: str
+    names: frozenset[str]
+    holds: Callable[[_Chain], bool] = lambda chain: True
+
+
+def _patterns(
+    variant: str, *names: str, holds: Callable[[_Chain], bool] = lambda chain: True
+) -> list[_Pattern]:
+    """One pattern for each way of writing it, such as "max min" or "clamp"."""
+    return [_Pattern(variant, frozenset(n.split()), holds) for n in names]
+
+
+_PLAIN = ("exp", "exp2", "log", "sin", "cos", "tan", "abs", "sign", "min")
+# The first that fits names a chain.
+_ACTIVATIONS = [
+    *_patterns("gelu", "erf", "erfc"),
+    *_patterns("gelu", "tanh", holds=lambda c: c.cubes),
+    *_patterns("mish", "tanh log1p mul"),
+    *_patterns("tanh", "tanh"),
+    *_patterns("silu", "logistic mul", holds=lambda c: c.gates),
+    *_patterns("sigmoid", "logistic"),
+    *_patterns("softplus", "log1p"),
+    *_patterns("elu", "expm1"),
+    *_patterns(
+        "hard_swish",
+        "max min mul",
+        "clamp mul",
+        holds=lambda c: c.bounds == {0.0, 6.0} and c.gates,
+    ),
+    *_patterns("relu6", "max min", "clamp", holds=lambda c: c.bounds == {0.0, 6.0}),
+    *_patterns("clip", "max min", "clamp"),
+    *_patterns("leaky_relu", "max mul"),
+    *_patterns("relu", "max"),
+    *_patterns("elu", "select_n exp", holds=lambda c: c.chooses),
+    *_patterns("leaky_relu", "select_n mul", holds=lambda c: c.chooses),
+    *_patterns("relu", "select_n", holds=lambda c: c.chooses),
+    *(pattern for name in _PLAIN for pattern in _patterns(name, name)),
+]
+
+
+def _activation(nodes: Sequence[Node], piece: list[int]) -> str:
     """Name of the activation that a chain of primitives is, or an empty string."""
-    present = set(names)
-    if "erf" in present or "erfc" in present:
-        return "gelu"
-    if "tanh" in present and any(nodes[i].cube for i in piece):
-        return "gelu"
-    if "tanh" in present:
-        return "mish" if "log1p" in present and "mul" in present else "tanh"
-    if "logistic" in present:
-        return (
-            "silu"
-            if "mul" in present and _reads_base_twice(nodes, piece)
-            else "sigmoid"
-        )
-    if "log1p" in present:
-        return "softplus"
-    if "expm1" in present:
-        return "elu"
-    if {"max", "min"} <= present or "clamp" in present:
-        return _clip(nodes, piece, present)
-    if "max" in present:
-        return "leaky_relu" if "mul" in present else "relu"
-    if "select_n" in present and any(nodes[i].bends for i in piece):
-        return (
-            "elu" if "exp" in present else "leaky_relu" if "mul" in present else "relu"
-        )
-    for name in ("exp", "exp2", "log", "sin", "cos", "tan", "abs", "sign", "min"):
-        if name in present:
-            return name
-    return ""
-
-
-def _clip(nodes, piece, present) -> str:
-    steps = [nodes[i] for i in piece if nodes[i].primitive in ("max", "min", "clamp")]
-    bounds = {v.number for node in steps for v in node.operands if not v.is_data}
-    if bounds != {0.0, 6.0}:
-        return "clip"
-    is_gate = "mul" in present and _reads_base_twice(nodes, piece)
-    return "hard_swish" if is_gate else "relu6"
-
-
-def _reads_base_twice(nodes, piece) -> bool:
-    inside = set(piece)
-    readers = [i for i in piece if any(v.source not in inside for v in nodes[i].data)]
-    return len(readers) > 1
+    members, inside = [nodes[i] for i in piece], set(piece)
+    outward = [n for n in members if any(v.source not in inside for v in n.data)]
+    clips = [n for n in members if n.primitive in ("max", "min", "clamp")]
+    chain = _Chain(
+        names=frozenset(node.primitive for node in members),
+        cubes=any(node.cube for node in members),
+        chooses=any(node.bends for node in members),
+        gates=len(outward) > 1,
+        bounds=frozenset(
+            v.number for node in clips for v in node.operands if not v.is_data
+        ),
+    )
+    fits = (
+        p.variant for p in _ACTIVATIONS if p.names <= chain.names and p.holds(chain)
+    )
+    return next(fits, "")
 
 
 def _reduction(
