@@ -8,6 +8,7 @@ import re
 
 from codesign.hardware import memory, reram_gpu, roofline
 from codesign.hardware.chip import Chip
+from codesign.records.named import nearest
 
 
 def by_name(name: str) -> Chip:
@@ -30,7 +31,9 @@ def by_name(name: str) -> Chip:
         return Chip(roofline.GPUS[preset](), roofline.estimate, preset)
     known = ["deeptrain:3R1G", *(f"memory:{n}" for n in memory.SYSTEMS)]
     known += [f"roofline:{n}" for n in roofline.GPUS]
-    raise ValueError(f"`chip` (={name!r}) must be one of {known}.")
+    raise ValueError(
+        f"`chip` (={name!r}) is none that is known: {nearest(name, known)}"
+    )
 
 
 def parse_stack(text: str) -> tuple[int, int]:

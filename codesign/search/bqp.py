@@ -76,7 +76,8 @@ def solve(
         The best point found, its value and a lower bound.
 
     Raises:
-        ValueError: If shapes disagree, an entry is not finite, an excluded point is not
+        ValueError: If shapes disagree, an entry or the sum of all magnitudes is not
+            finite, an excluded point is not
             binary, every point is excluded, or the method does not take so many
             variables.
     """
@@ -97,6 +98,14 @@ def solve(
                 f"`{name}` must be finite, got {array[~np.isfinite(array)][0]}; mend the "
                 "model that produced it."
             )
+    with np.errstate(over="ignore"):
+        total = np.abs(a).sum() + np.abs(b).sum()
+    if np.isinf(total):
+        raise ValueError(
+            "`quadratic` and `linear` hold entries up to "
+            f"{max(np.abs(a).max(), np.abs(b).max()):.3g}, whose sums are beyond the "
+            "largest float; scale both down alike, which leaves the point as it is."
+        )
     if method == "auto":
         method = "exact" if b.size <= MAX_EXACT_VARIABLES else "sdp"
     if method not in _METHODS:

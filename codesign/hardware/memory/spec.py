@@ -7,7 +7,7 @@ from flax import struct
 from codesign import units
 from codesign.hardware.memory import channel
 from codesign.hardware.spec import checked_leaves, count
-from codesign.types import Scalar
+from codesign.types import Scalar, is_whole
 
 PREFETCH = {
     "none": channel.ON_DEMAND,
@@ -42,10 +42,11 @@ class MemorySpec:
 
     def checked(self) -> "MemorySpec":
         """Validates concrete values; returns float32 leaves, as `checked_leaves`."""
-        if self.value_bits < 8 or self.value_bits % 8:
+        bits = self.value_bits
+        if not is_whole(bits) or bits < 8 or bits % 8:
             raise ValueError(
-                f"`value_bits` must be a multiple of 8, got {self.value_bits}; tensors "
-                "are counted in whole bytes."
+                f"`value_bits` must be a multiple of 8, got {bits!r}; tensors are counted "
+                "in whole bytes."
             )
         return checked_leaves(self)
 

@@ -318,7 +318,7 @@ def test_another_setting_in_the_same_workdir_is_refused(finished, three_sites):
         ({"sparsity_penalty": -0.1}, "`sparsity_penalty` must be >= 0, got -0.1"),
         ({"chip": "deeptrain:0R1G"}, "`R`.*at least 1"),
         ({"chip": "deeptrain:3R4G"}, "must not exceed 4"),
-        ({"chip": "roofline:abacus"}, "`chip`.*must be one of.*roofline:Titan Xp"),
+        ({"chip": "roofline:abacus"}, "`chip`.*none that is known.*roofline:Titan Xp"),
         ({"num_train": 10**6}, "`num_train`"),
         ({"train": TrainConfig(epochs=0)}, "`epochs`"),
         ({"train": TrainConfig(batch_size=5000)}, "`batch_size`"),
