@@ -10,7 +10,12 @@ from typing import Any
 
 import filelock
 
-from codesign.records.files import jsonable, write_atomic
+from codesign.records.files import (
+    clear_unfinished,
+    jsonable,
+    parse_json,
+    write_atomic,
+)
 from codesign.records.journal import read_header
 from codesign.records.settings import differences
 
@@ -28,6 +33,8 @@ def lock(
     workdir: pathlib.Path, held: contextlib.ExitStack | None = None
 ) -> filelock.BaseFileLock:
     """Makes `workdir` and keeps a second user out; a process that ends lets go.
+
+    What killed processes left unfinished in it is deleted.
 
     Args:
         workdir: Folder.
@@ -63,6 +70,8 @@ def lock(
             "another `workdir`."
         ) from error
     _ours[key] = found
+    for folder, _, _ in os.walk(workdir):
+        clear_unfinished(pathlib.Path(folder))
     return found
 
 
@@ -108,9 +117,9 @@ def _compare(owner: str, config: Any, workdir: pathlib.Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is no file; use another `workdir`.")
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         theirs = found.pop("experiment", owner)
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); restore it, or use another `workdir`."
         ) from error
