@@ -5,6 +5,7 @@
 Every setting is a flag of the same name; `--help` lists them with the preset's values.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -146,10 +147,14 @@ def _stop_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, lambda *_: None)  # the next is the thread's
         raise KeyboardInterrupt
 
+    def heard() -> None:
+        while os.read(reader, 1)[0] != signal.SIGINT:
+            pass
+
     def wait() -> None:
-        for _ in range(2):
-            while os.read(reader, 1)[0] != signal.SIGINT:
-                pass
+        heard()
+        _say("\nStopping; Ctrl-C again stops at once.\n")
+        heard()
         _stop()
 
     signal.signal(signal.SIGINT, interrupt)
@@ -159,9 +164,14 @@ def _stop_on_ctrl_c() -> None:
 
 def _stop() -> None:
     """Ends the process without what others do at its end, which a Ctrl-C would break."""
-    shown = "\x1b[?25h" * sys.stderr.isatty() + _STOPPED  # the cursor may be hidden
-    os.write(sys.stderr.fileno(), shown.encode())
+    _say("\x1b[?25h" * os.isatty(2) + _STOPPED)  # the cursor may be hidden
     os._exit(130)
+
+
+def _say(text: str) -> None:
+    """Writes to the terminal, past streams that another thread may be writing to."""
+    with contextlib.suppress(OSError):  # nobody reads
+        os.write(2, text.encode())
 
 
 def _print_help(study: Study, config: Any, texts: dict[str, str]) -> None:
