@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from codesign.records.files import (
+    StrPath,
     clear_unfinished,
     jsonable,
     parse_json,
@@ -29,6 +30,38 @@ _ours: weakref.WeakValueDictionary[tuple[int, str], filelock.BaseFileLock] = (
 )
 
 
+def checked(workdir: StrPath) -> pathlib.Path:
+    """`workdir` as a path, once it is sure that it is, or can be made, a folder.
+
+    Raises:
+        ValueError: Says what stands in its way.
+    """
+    if not isinstance(workdir, str | os.PathLike):
+        raise ValueError(f"`workdir` must be a path, got {workdir!r}.")
+    if not os.fspath(workdir).strip():
+        raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
+    folder = pathlib.Path(workdir)
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
+        raise _unusable(folder, error) from error
+    there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        kind = "a link to nowhere" if there.is_symlink() else "a file"
+        raise ValueError(
+            f"`workdir` (={folder}): {there} is {kind}; name a folder, or one to be made."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unusable(folder, f"{there} may not be written to")
+    return folder
+
+
+def _unusable(workdir: pathlib.Path, why: object) -> ValueError:
+    return ValueError(f"`workdir` (={workdir}) cannot be used: {why}; name another.")
+
+
 def lock(
     workdir: pathlib.Path, held: contextlib.ExitStack | None = None
 ) -> filelock.BaseFileLock:
@@ -45,12 +78,13 @@ def lock(
 
     Raises:
         ValueError: If another process, or another thread or call of this one, works
-            there, or it is a file.
-        OSError: If the folder cannot be made.
+            there, or the folder cannot be made or written to.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"`workdir` (={workdir}) is a file; name a folder.")
-    workdir.mkdir(parents=True, exist_ok=True)
+    checked(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(workdir, error) from error
     # Not of one thread: another one asks whether it is taken, and may release it.
     found = filelock.FileLock(workdir / ".lock", thread_local=False)
     if held is not None:  # before it is taken, since an interrupt may come right after
@@ -69,6 +103,8 @@ def lock(
             f"`workdir` (={workdir}) is in use by another process; wait for it, or use "
             "another `workdir`."
         ) from error
+    except OSError as error:
+        raise _unusable(workdir, error) from error
     _ours[key] = found
     for folder, _, _ in os.walk(workdir):
         clear_unfinished(pathlib.Path(folder))

@@ -189,3 +189,27 @@ def test_settings_that_are_damaged_are_refused(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
         _check(_Config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda root: root / "file", r"file is a file; name a folder"),
+        (lambda root: root / "file" / "new", r"file is a file; name a folder"),
+        (lambda root: root / "nowhere", "is a link to nowhere; name a folder"),
+        (lambda root: root / "loop", "cannot be used: .*symbolic links"),
+        (lambda root: root / ("x" * 300), "cannot be used: .*too long"),
+        (lambda root: f"{root}/a\0b", "cannot be used: embedded null"),
+        (lambda root: root / "locked", r"cannot be used: .*\.lock"),
+        (lambda root: "", " is empty"),
+        (lambda root: None, " must be a path, got None"),
+        (lambda root: b"runs", " must be a path, got b'runs'"),
+    ],
+)
+def test_what_can_be_no_folder_is_refused_by_name(make, why, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "locked" / ".lock").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"^`workdir`.*{why}"):
+        workdir.lock(make(tmp_path))
