@@ -30,6 +30,9 @@ class Split:
             ValueError: Names the field, what it is and what it must be.
         """
         images, labels = self.images, self.labels
+        for name, array in (("images", images), ("labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"`{name}` must be a NumPy array, got {array!r}.")
         if images.dtype not in (np.uint8, np.float32) or images.ndim != 4:
             raise ValueError(
                 f"`images` must be uint8 or float32 [N, H, W, C], got {images.dtype} "

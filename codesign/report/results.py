@@ -18,6 +18,7 @@ from codesign.records.files import StrPath, parse_json, write_atomic
 from codesign.report import comparison
 from codesign.report.quantity import Quantity
 from codesign.report.table import Table
+from codesign.types import is_number
 
 _KEYS = (
     *("experiment", "preset", "seed", "environment", "wall_s"),
@@ -76,8 +77,8 @@ class Results:
         object.__setattr__(
             self, "figures", tuple(os.fspath(figure) for figure in self.figures)
         )
-        if not math.isfinite(self.wall_s):
-            raise ValueError(f"`wall_s` must be finite, got {self.wall_s}.")
+        if not is_number(self.wall_s) or not math.isfinite(self.wall_s):
+            raise ValueError(f"`wall_s` must be a finite number, got {self.wall_s!r}.")
         seen = set()
         for quantity in self.quantities:
             if quantity.key in seen:

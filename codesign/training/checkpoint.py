@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from codesign.records.files import clear_unfinished, parse_json, remove, unfinished
-from codesign.types import PyTree
+from codesign.types import PyTree, is_whole
 
 _MANIFEST = "manifest.sha256"
 _META = "meta.json"
@@ -34,7 +34,15 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2):
-        """Uses `directory`, made when first saved to; keeps the newest `keep` steps."""
+        """Uses `directory`, made when first saved to; keeps the newest `keep` steps.
+
+        Raises:
+            ValueError: If `directory` is no path, or `keep` is below 1.
+        """
+        if not isinstance(directory, str | os.PathLike):
+            raise ValueError(f"`directory` must be a path, got {directory!r}.")
+        if not is_whole(keep) or keep < 1:
+            raise ValueError(f"`keep` must be a whole number >= 1, got {keep!r}.")
         self._directory = pathlib.Path(directory).absolute()
         self._keep = keep
 
