@@ -4,6 +4,7 @@ The Python version consists of pickles, which can run code, and is never read.
 """
 
 import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -159,15 +160,17 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
     return found
 
 
-class _Bounded:
+class _Bounded(io.RawIOBase):
     """Reads from a file until it is longer than expected."""
 
     def __init__(self, file: gzip.GzipFile, most_bytes: int):
         self._file, self._left = file, most_bytes
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         """As a file does; raises TarError where more than `most_bytes` are there."""
-        data = self._file.read(min(size, self._left + 1))
+        data = self._file.read(
+            min(size, self._left + 1) if size >= 0 else self._left + 1
+        )
         self._left -= len(data)
         if self._left < 0:
             raise tarfile.TarError("it inflates to more than its files can take")

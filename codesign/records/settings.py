@@ -106,7 +106,7 @@ def _checked(name: str, kind: Any, rule: Rule, value: Any) -> Any:
         value = _checked_number(name, kind, rule, value)
     elif not isinstance(value, kind):
         raise ValueError(f"`{name}` must be of type {kind.__name__}, got {value!r}.")
-    elif kind is str and not _is_utf8(value):
+    elif isinstance(value, str) and not _is_utf8(value):
         raise ValueError(
             f"`{name}` (={value!r}) is no text in UTF-8, which all records are; rename "
             "the file that it names."

@@ -124,7 +124,7 @@ class Results:
         try:
             quantities = [Quantity.from_dict(each) for each in content["quantities"]]
             extras = {key: content.pop(key) for key in content.keys() - set(_KEYS)}
-            return cls(**content | {"quantities": quantities}, extras=extras)
+            return cls(**{**content, "quantities": quantities}, extras=extras)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"`path` (={path}) is damaged, or of another version ({error!r})."

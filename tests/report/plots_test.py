@@ -190,9 +190,8 @@ class FiguresTest(parameterized.TestCase):
             self.assertStartsWith(canvas.to_png(figure), b"\x89PNG")
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg")  # as a notebook may
-            texts = figure.findobj(
-                lambda a: isinstance(a, Text) and name in a.get_text()
-            )
+            drawn = [each for each in figure.findobj(Text) if isinstance(each, Text)]
+            texts = [each for each in drawn if name in each.get_text()]
             self.assertNotEmpty(texts)
             self.assertFalse(any(text.get_parse_math() for text in texts))
 
