@@ -40,7 +40,9 @@ def _refused(takers, values):
                 "operation_energy_j": lambda v: dataclasses.replace(
                     _MEMORY, operation_energy_j=v
                 ).checked(),
-                "gpu_clock_hz": lambda v: dataclasses.replace(_STACK, gpu_clock_hz=v).checked(),
+                "gpu_clock_hz": lambda v: dataclasses.replace(
+                    _STACK, gpu_clock_hz=v
+                ).checked(),
             },
             _NO_LEAVES,
         ),
