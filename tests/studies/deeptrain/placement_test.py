@@ -137,6 +137,20 @@ def test_running_again_trains_nothing_and_finds_the_same(finished, three_sites):
     assert (workdir / "metrics.jsonl").read_text() == lines
 
 
+def test_what_a_kill_after_a_result_leaves_is_cleared(finished, tmp_path, three_sites):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    kept = {path.name for path in (workdir / "checkpoints").iterdir()}
+    shutil.copytree(
+        workdir / "checkpoints" / "111-seed1", workdir / "checkpoints" / "111-seed0"
+    )
+    (workdir / ".report.html.0123abcd.tmp").touch()
+    placement.run(_TINY, workdir=workdir)
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == kept
+    assert not list(workdir.glob("*.tmp"))
+    assert _values(workdir) == _values(finished[0])
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment_gives_the_same_quantities(
     finished, tmp_path, three_sites
