@@ -5,11 +5,13 @@
 Every setting is a flag of the same name; `--help` lists them with the preset's values.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +26,10 @@ from codesign.studies.frame import Study
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 _OWN = ("workdir", "preset")
+_STOPPED = (
+    "\nStopped. What was finished is kept in the workdir; the same command goes on from "
+    "there.\n"
+)
 
 
 class _Parser(flags.ArgumentParser):
@@ -42,7 +48,7 @@ class _Parser(flags.ArgumentParser):
 
 def run(study: Study) -> None:
     """Runs `study` with the settings on the command line; does not return."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _stop_on_ctrl_c()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter
@@ -124,12 +130,48 @@ def _main(study: Study, texts: dict[str, str], argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        print(
-            "\nStopped. What was finished is kept in the workdir; the same command goes "
-            "on from there.",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from None
+        _stop()
+
+
+def _stop_on_ctrl_c() -> None:
+    """Lets Ctrl-C interrupt Python, and a second one end the process at once.
+
+    The second is waited for in a thread: Python runs handlers between its instructions,
+    and so not while XLA compiles, and what an interrupt raises can be lost, as in a
+    callback or in `__del__`. What is on disk is whole at any moment.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: None)  # the next is the thread's
+        raise KeyboardInterrupt
+
+    def heard() -> None:
+        while os.read(reader, 1)[0] != signal.SIGINT:
+            pass
+
+    def wait() -> None:
+        heard()
+        _say("\nStopping; Ctrl-C again stops at once.\n")
+        heard()
+        _stop()
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _stop() -> None:
+    """Ends the process without what others do at its end, which a Ctrl-C would break."""
+    _say("\x1b[?25h" * os.isatty(2) + _STOPPED)  # the cursor may be hidden
+    os._exit(130)
+
+
+def _say(text: str) -> None:
+    """Writes to the terminal, past streams that another thread may be writing to."""
+    with contextlib.suppress(OSError):  # nobody reads
+        os.write(2, text.encode())
 
 
 def _print_help(study: Study, config: Any, texts: dict[str, str]) -> None:

@@ -3,6 +3,8 @@
 The Python version consists of pickles, which can run code, and is never read.
 """
 
+import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from codesign.data.dataset import Split
 from codesign.data.datasets import Source, register
 from codesign.data.download import Distribution, locate
 
+_OTHERS_BYTES = 2**20  # of an archive: headers, and members that nobody reads
 _IMAGE_SHAPE = (3, 32, 32)  # planes first in the file
 _IMAGE_BYTES = 3 * 32 * 32
 _BATCH_BYTES = 10_000 * (1 + _IMAGE_BYTES)
@@ -117,7 +120,8 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
     """The files in an archive, by name. Nothing is extracted to disk.
 
     Only regular members with a known name and size, in the folder that the archive is
-    published with or in none, are read at all.
+    published with or in none, are read at all, and no more is inflated than they and
+    what may lie beside them can take.
     """
     known_files = {file.name: file for file in distribution.files}
     wanted = known_files | {
@@ -125,9 +129,13 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
         for folder in distribution.folders
         for name, file in known_files.items()
     }
+    most = _OTHERS_BYTES + sum(file.num_bytes or 0 for file in distribution.files)
     found = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with (
+            gzip.open(path) as inflated,
+            tarfile.open(fileobj=_Bounded(inflated, most), mode="r|") as archive,
+        ):
             for member in archive:
                 known = wanted.get(member.name.removeprefix("./"))
                 if known is None or not member.isreg():
@@ -150,6 +158,23 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
             f"copy of {distribution.archive}."
         )
     return found
+
+
+class _Bounded(io.RawIOBase):
+    """Reads from a file until it is longer than expected."""
+
+    def __init__(self, file: gzip.GzipFile, most_bytes: int):
+        self._file, self._left = file, most_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file does; raises TarError where more than `most_bytes` are there."""
+        data = self._file.read(
+            min(size, self._left + 1) if size >= 0 else self._left + 1
+        )
+        self._left -= len(data)
+        if self._left < 0:
+            raise tarfile.TarError("it inflates to more than its files can take")
+        return data
 
 
 register(

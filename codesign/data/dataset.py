@@ -30,6 +30,9 @@ class Split:
             ValueError: Names the field, what it is and what it must be.
         """
         images, labels = self.images, self.labels
+        for name, array in (("images", images), ("labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"`{name}` must be a NumPy array, got {array!r}.")
         if images.dtype not in (np.uint8, np.float32) or images.ndim != 4:
             raise ValueError(
                 f"`images` must be uint8 or float32 [N, H, W, C], got {images.dtype} "
@@ -63,6 +66,26 @@ class Dataset:
     std: tuple[float, ...]  # likewise; 1 of a channel that never varies
     augmentation: Augmentation  # of training images
     class_names: tuple[str, ...]  # in the order of the labels
+
+    def __post_init__(self):
+        """Checks that every label is a class.
+
+        Raises:
+            ValueError: Names the split, its label and the number of classes.
+        """
+        if not is_whole(self.num_classes) or self.num_classes < 1:
+            raise ValueError(
+                f"`num_classes` (={self.num_classes!r}) must be a whole number >= 1."
+            )
+        for part in ("train", "validation", "test"):
+            labels = getattr(self, part).labels
+            if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
+                wrong = labels.min() if labels.min() < 0 else labels.max()
+                raise ValueError(
+                    f"`{part}` holds the label {wrong}, but the {self.num_classes} "
+                    f"classes are 0..{self.num_classes - 1}; raise `num_classes`, or "
+                    "number the classes from 0."
+                )
 
     @classmethod
     def from_arrays(

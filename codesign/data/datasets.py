@@ -20,6 +20,7 @@ from codesign.data.dataset import (
 from codesign.types import is_whole
 
 _MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
+_MAX_IMAGE_SIZE = 4096  # a single image is then 48 MiB
 _NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to
 _HELD_OUT = 0.1  # of a published training part, for validation
 _TRAIN, _VALIDATION = 0.6, 0.2  # of a set that is published in one part
@@ -89,17 +90,17 @@ def load(
         ValueError: If an argument is out of its range, or a file is damaged.
         FileNotFoundError: If the files are not there and cannot be downloaded.
     """
-    if name not in _SOURCES:
+    if not isinstance(name, str) or name not in _SOURCES:
         raise ValueError(
             f"`name` (={name!r}) is no known data set; choose one of "
             f"{', '.join(names())}."
         )
     source = _SOURCES[name]
     size = source.image_size if image_size is None else image_size
-    if not is_whole(size) or size < _MIN_IMAGE_SIZE:
+    if not is_whole(size) or not _MIN_IMAGE_SIZE <= size <= _MAX_IMAGE_SIZE:
         raise ValueError(
-            f"`image_size` (={size!r}) must be a whole number >= {_MIN_IMAGE_SIZE}; "
-            f"leave it out for {source.image_size}."
+            f"`image_size` (={size!r}) must be a whole number >= {_MIN_IMAGE_SIZE} and <= "
+            f"{_MAX_IMAGE_SIZE}; leave it out for {source.image_size}."
         )
     if not is_whole(seed) or not 0 <= seed < 2**32:
         raise ValueError(f"`seed` (={seed!r}) must be a whole number in 0..2**32-1.")

@@ -78,6 +78,8 @@ def locate(
 
 
 def _folder(name: str, value: str | os.PathLike[str]) -> Path:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ValueError(f"`{name}` must be a path, got {value!r}.")
     path = Path(value).expanduser().absolute()
     if not path.is_dir():
         raise FileNotFoundError(

@@ -8,6 +8,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -106,6 +107,18 @@ def parse(data: bytes, where: str | Path) -> np.ndarray:
     Raises:
         ValueError: If it is not IDX, holds another type, or has too few or many bytes.
     """
+    shape, header = _header(data, where)
+    expected = KnownFile("the file its header tells of", header + math.prod(shape), "")
+    check_size(len(data), expected, where)
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _header(data: bytes, where: str | Path) -> tuple[list[int], int]:
+    """Shape that the beginning of an IDX file states, and the bytes before its numbers.
+
+    Raises:
+        ValueError: If it is no header.
+    """
     if len(data) < 4 or data[:2] != b"\0\0" or not data[3]:
         raise ValueError(
             f"{where} is no IDX file: it begins with {data[:4].hex(' ') or 'nothing'}, "
@@ -122,31 +135,32 @@ def parse(data: bytes, where: str | Path) -> np.ndarray:
             f"{where} is cut short: it holds {len(data)} bytes, but its header of "
             f"{data[3]} dimensions has {header}."
         )
-    shape = np.frombuffer(data, ">u4", count=data[3], offset=4).tolist()
-    expected = KnownFile("the file its header tells of", header + math.prod(shape), "")
-    check_size(len(data), expected, where)
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(data, ">u4", count=data[3], offset=4).tolist(), header
 
 
-def read(path: Path, known: KnownFile | None = None) -> np.ndarray:
+def read(
+    path: Path, known: KnownFile | None = None, *, most_bytes: int = 2**30
+) -> np.ndarray:
     """Reads an IDX file, plain or gzipped by its ending.
 
     Args:
         path: The file.
         known: Size and checksum of its uncompressed content; None to check neither.
+        most_bytes: Uncompressed; no more are read, whatever the file says.
 
     Returns:
         uint8, with the dimensions that the file states.
 
     Raises:
-        ValueError: If it is damaged, is not IDX, or is not `known`.
+        ValueError: If it is damaged, larger than `most_bytes`, is not IDX, or is not
+            `known`.
     """
+    if known is not None and known.num_bytes is not None:
+        most_bytes = known.num_bytes
     if path.suffix == ".gz":
-        # One byte more than expected tells a longer file; the rest is not inflated.
-        limit = -1 if known is None or known.num_bytes is None else known.num_bytes + 1
         try:
             with gzip.open(path) as file:
-                data = file.read(limit)
+                data = _bounded(file, path, most_bytes, known)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             size = path.stat().st_size
             expected = "" if known is None else f" with {known} inside"
@@ -157,10 +171,28 @@ def read(path: Path, known: KnownFile | None = None) -> np.ndarray:
     else:
         if known is not None:
             check_size(path.stat().st_size, known, path)
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = _bounded(file, path, most_bytes, known)
     if known is not None:
         check_bytes(data, known, path)
     return parse(data, path)
+
+
+def _bounded(
+    file: BinaryIO | gzip.GzipFile, path: Path, most: int, known: KnownFile | None
+) -> bytes:
+    """The content, or one byte more than is expected of a longer one, and no further."""
+    if known is not None:
+        return file.read(most + 1)
+    head = file.read(4 + 4 * 255)
+    shape, header = _header(head, path)
+    expected = header + math.prod(shape)
+    if expected > most:
+        raise ValueError(
+            f"{path} tells of {expected:,} bytes, more than `most_bytes` (={most:,}); "
+            "raise it if you trust the file."
+        )
+    return head + file.read(max(0, expected + 1 - len(head)))
 
 
 def read_splits(

@@ -8,6 +8,7 @@ import re
 
 from codesign.hardware import memory, reram_gpu, roofline
 from codesign.hardware.chip import Chip
+from codesign.records.named import nearest
 
 
 def by_name(name: str) -> Chip:
@@ -20,6 +21,8 @@ def by_name(name: str) -> Chip:
     Raises:
         ValueError: If there is no such family or preset; lists those that there are.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"`chip` must be a name, got {name!r}.")
     family, _, preset = name.partition(":")
     if family == "deeptrain":
         spec = reram_gpu.deeptrain(*parse_stack(preset))
@@ -30,7 +33,9 @@ def by_name(name: str) -> Chip:
         return Chip(roofline.GPUS[preset](), roofline.estimate, preset)
     known = ["deeptrain:3R1G", *(f"memory:{n}" for n in memory.SYSTEMS)]
     known += [f"roofline:{n}" for n in roofline.GPUS]
-    raise ValueError(f"`chip` (={name!r}) must be one of {known}.")
+    raise ValueError(
+        f"`chip` (={name!r}) is none that is known: {nearest(name, known)}"
+    )
 
 
 def parse_stack(text: str) -> tuple[int, int]:
@@ -39,7 +44,7 @@ def parse_stack(text: str) -> tuple[int, int]:
     Raises:
         ValueError: If it is not written so.
     """
-    match = re.fullmatch(r"(\d+)[Rr](\d+)[Gg]", text)
+    match = isinstance(text, str) and re.fullmatch(r"(\d+)[Rr](\d+)[Gg]", text)
     if not match:
         raise ValueError(
             f"`stack` (={text!r}) must be written such as `3R1G`: R ReRAM and G GPU tiers."

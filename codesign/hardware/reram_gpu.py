@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from codesign.hardware.parts.crossbar import (
 )
 from codesign.hardware.spec import checked_leaves, count
 from codesign.numerics.relax import EXACT, Relax
-from codesign.types import Array, Scalar
+from codesign.types import Array, Scalar, is_number
 from codesign.workload.graph import MATRIX_KINDS, Workload
 
 CROSSBARS_PER_TILE = 96  # DeepTrain, Table I
@@ -73,6 +74,8 @@ class ReramGpuSpec:
         if any(isinstance(number, Tracer) for number in tiers.values()):
             return checked_leaves(self)
         # NumPy's, as under `jit` JAX would stage a comparison of its own arrays.
+        for name, number in tiers.items():
+            _check_tiers(name, number)
         tiers = {name: float(np.asarray(number)) for name, number in tiers.items()}
         for name, number in tiers.items():
             if number < 1:
@@ -88,6 +91,11 @@ class ReramGpuSpec:
         return checked_leaves(self)
 
 
+def _check_tiers(name: str, number: Any) -> None:
+    if not is_number(number) or not abs(number) < 1e9:
+        raise ValueError(f"`{name}` must be a number of tiers, got {number!r}.")
+
+
 def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
     """The DeepTrain stack with R ReRAM and G GPU tiers at its sourced priors.
 
@@ -97,6 +105,7 @@ def deeptrain(num_reram_tiers: int = 3, num_gpu_tiers: int = 1) -> ReramGpuSpec:
         ValueError: If R or G is no whole number or below 1, or R + G exceeds 4.
     """
     for name, number in (("R", num_reram_tiers), ("G", num_gpu_tiers)):
+        _check_tiers(name, number)
         if number != int(number):
             raise ValueError(
                 f"`{name}` (={number}) must be a whole number of tiers; `replace` takes "

@@ -8,6 +8,7 @@ from codesign.hardware.chip import door
 from codesign.hardware.cost import Cost
 from codesign.hardware.spec import checked_leaves
 from codesign.numerics.relax import EXACT, Relax
+from codesign.records.named import Named
 from codesign.types import Scalar
 from codesign.workload.graph import MATRIX_KINDS, Workload
 
@@ -54,7 +55,7 @@ def titan_xp() -> RooflineSpec:
     ).checked()
 
 
-GPUS = {"Titan Xp": titan_xp}
+GPUS = Named({"Titan Xp": titan_xp})
 
 
 @door

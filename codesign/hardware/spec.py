@@ -95,14 +95,34 @@ def checked_leaves(spec: _Spec) -> _Spec:
     """Validates the concrete leaves of a spec; returns it with float32 leaves.
 
     Raises:
-        ValueError: If a leaf is not positive, or a utilisation or efficiency exceeds 1.
+        ValueError: If a leaf is no number, not positive or not finite, as float32 holds
+            it, or a utilisation or efficiency exceeds 1.
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(spec):
+    leaves = jax.tree_util.tree_leaves_with_path(
+        spec, is_leaf=lambda leaf: leaf is None
+    )
+    for path, leaf in leaves:
         name = jax.tree_util.keystr(path)
         if isinstance(leaf, Tracer):
             continue
-        if not np.all((np.asarray(leaf) > 0) & np.isfinite(leaf)):
-            raise ValueError(f"`spec{name}` must be positive and finite, got {leaf}.")
+        if not _is_positive(leaf):
+            raise ValueError(
+                f"`spec{name}` must be a positive and finite number, also in float32, "
+                f"got {leaf!r}."
+            )
         if name.endswith(_SHARES) and np.any(np.asarray(leaf) > 1):
             raise ValueError(f"`spec{name}` must be at most 1, got {leaf}.")
     return jax.tree.map(jnp.float32, spec)
+
+
+def _is_positive(leaf: Any) -> bool:
+    """Whether all of a leaf are numbers that float32 holds as positive and finite."""
+    try:
+        values = np.asarray(leaf)
+        if not jnp.issubdtype(values.dtype, np.number):
+            return False
+        with np.errstate(over="ignore", under="ignore"):
+            values = values.astype(np.float32)
+    except (TypeError, ValueError):
+        return False
+    return bool(np.all((values >= np.finfo(np.float32).tiny) & np.isfinite(values)))

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from codesign.models.layers import INITIALISATIONS
 from codesign.models.network import Network
 from codesign.models.sequence import SequenceNetwork
+from codesign.types import is_number, is_whole
 
 # Settings that say what the data look like; all others are fields of the module.
 _IMAGES: dict[str, Any] = {"num_classes": 10, "image_shape": (32, 32, 3)}
@@ -28,22 +29,37 @@ _FIELDS_OF_FLAX = ("parent", "name")  # which every Linen module has
 
 # Of settings that several networks have: what holds, and what is said where it does not.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "num_classes": (lambda n: n >= 2, "must be at least 2, got {}."),
+    "num_classes": (
+        lambda n: is_whole(n) and n >= 2,
+        "must be at least 2 and a whole number, got {!r}.",
+    ),
     "image_shape": (
-        lambda shape: len(shape) == 3 and min(shape[:2]) >= 8 and shape[2] >= 1,
+        lambda shape: (
+            isinstance(shape, tuple | list)
+            and len(shape) == 3
+            and all(map(is_whole, shape))
+            and min(shape[:2]) >= 8
+            and shape[2] >= 1
+        ),
         "must be (H, W, C) with H and W at least 8, got {}; resize the images.",
     ),
     "width": (
-        lambda width: width > 0 and math.isfinite(width),
-        "must be positive and finite, got {}.",
+        lambda width: is_number(width) and 0 < width < math.inf,
+        "must be positive and finite, got {!r}.",
     ),
-    "dropout_rate": (lambda rate: 0 <= rate < 1, "must lie in [0, 1), got {}."),
+    "dropout_rate": (
+        lambda rate: is_number(rate) and 0 <= rate < 1,
+        "must lie in [0, 1), got {!r}.",
+    ),
     "initialisation": (
-        lambda name: name in INITIALISATIONS,
+        lambda name: isinstance(name, str) and name in INITIALISATIONS,
         f"(={{!r}}) must be one of {sorted(INITIALISATIONS)}.",
     ),
 }
-_RULE_OF_COUNTS = (lambda n: n >= 1, "must be at least 1, got {}.")
+_RULE_OF_COUNTS = (
+    lambda n: is_whole(n) and n >= 1,
+    "must be at least 1 and a whole number, got {!r}.",
+)
 
 _Module = TypeVar("_Module", bound=Callable[..., Any])
 
@@ -127,7 +143,7 @@ def create(name: str, **settings: Any) -> Any:
         ValueError: For a name, a setting or a value that is not one of these.
     """
     classifiers, sequences = names(with_sites=True), names(with_sites=False)
-    if name not in _ENTRIES:
+    if not isinstance(name, str) or name not in _ENTRIES:
         raise ValueError(
             f"`network` (={name!r}) must be one of {[*classifiers, *sequences]}."
         )

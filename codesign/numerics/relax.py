@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.core import Tracer
 
-from codesign.types import Array, Scalar
+from codesign.types import Array, Scalar, is_number
 
 WINDOW = 1.5  # assumed: counts of a design move by such factors; range 1.1..2
 _Tree = TypeVar("_Tree")
@@ -137,10 +137,9 @@ def smooth(temperature: Scalar) -> Relax:
         ValueError: If a concrete `temperature` lies outside (0, 1].
     """
     is_traced = isinstance(temperature, Tracer)
-    is_switch = isinstance(temperature, bool)  # True is no 1 that anybody means
-    if not is_traced and (is_switch or not 0 < temperature <= 1):
+    if not is_traced and not (is_number(temperature) and 0 < temperature <= 1):
         raise ValueError(
-            f"`temperature` must lie in (0, 1], got {temperature}; "
+            f"`temperature` must lie in (0, 1], got {temperature!r}; "
             "use `EXACT` for the limit of 0."
         )
     return Relax(temperature=temperature, is_exact=False)

@@ -1,18 +1,28 @@
 """Whole files that survive a crash, and values as JSON holds them."""
 
+import contextlib
 import dataclasses
+import json
 import math
 import os
 import pathlib
+import re
 import secrets
+import shutil
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # not POSIX: what a kill leaves there, stays
+    fcntl = None
+
 StrPath = str | os.PathLike[str]
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomic(path: StrPath, content: str | bytes) -> None:
@@ -23,29 +33,88 @@ def write_atomic(path: StrPath, content: str | bytes) -> None:
 
     Args:
         path: Target file; its folder must exist. A symbolic link is followed.
-        content: Text, written as UTF-8, or bytes.
+        content: Text, or bytes. Text is written as UTF-8; what UTF-8 cannot hold, such as
+            of a file's name that is not UTF-8, becomes a backslash escape, as in JSON.
 
     Raises:
         OSError: If the folder cannot be written to; the old file is then untouched.
     """
     target = pathlib.Path(os.path.realpath(path))
-    data = content.encode() if isinstance(content, str) else content
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    data = encoded(content) if isinstance(content, str) else content
+    with unfinished(target) as temporary:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # Elsewhere a folder cannot be opened, and needs no sync.
-        folder = os.open(target.parent, os.O_RDONLY)
+
+
+def encoded(text: str) -> bytes:
+    """`text` in UTF-8, with backslash escapes for what UTF-8 cannot hold."""
+    return text.encode(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a name beside `target` for a file or folder to be made and then renamed.
+
+    What still has that name at the end is deleted; what a kill leaves, the next
+    `clear_unfinished` deletes, in any process. The folder is synced at the end.
+    """
+    name = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    with _opened(target.parent) as folder:
+        if folder is not None and fcntl is not None:
+            with contextlib.suppress(OSError):  # file systems without locks
+                fcntl.flock(folder, fcntl.LOCK_SH)
         try:
-            os.fsync(folder)
+            yield name
         finally:
-            os.close(folder)
+            remove(name)
+        if folder is not None:
+            os.fsync(folder)
+
+
+def clear_unfinished(folder: pathlib.Path) -> None:
+    """Deletes what killed writers left in `folder`, unless somebody writes there now."""
+    with _opened(folder) as descriptor:
+        if descriptor is None or fcntl is None:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a live writer holds it, or the file system has no locks
+            return
+        for path in folder.iterdir():
+            if _UNFINISHED.fullmatch(path.name):
+                remove(path)
+
+
+@contextlib.contextmanager
+def _opened(folder: pathlib.Path) -> Iterator[int | None]:
+    """The folder's descriptor; None where folders cannot be opened, nor need a sync."""
+    if os.name != "posix":
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Deletes a file, or a folder with all that it holds; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, whose only error is a ValueError, also where nesting is too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def jsonable(value: Any) -> Any:
@@ -88,7 +157,11 @@ def restore(kind: Any, value: Any) -> Any:
         KeyError, TypeError, ValueError: If it is something else.
     """
     options, origin = typing.get_args(kind), typing.get_origin(kind)
-    if value is None and dataclasses.is_dataclass(kind):
+    if value is None and (
+        dataclasses.is_dataclass(kind)
+        or kind in (bool, int, str)
+        or origin in (dict, list, tuple)
+    ):
         raise TypeError(f"There is no {kind}.")
     if value is None:
         return math.nan if kind is float else None
@@ -106,6 +179,8 @@ def restore(kind: Any, value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(kind)]
         return made(**{name: restore(hints[name], value[name]) for name in names})
     if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is no object.")
         return {name: restore(options[1], each) for name, each in value.items()}
     if origin in (list, tuple):
         one_kind = origin is list or options[-1] is ...

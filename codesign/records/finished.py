@@ -36,7 +36,7 @@ class Finished(Generic[_Found]):
             try:
                 unit = _key(event["unit"])
                 restore(kind, event["found"])
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
                 logging.warning(
                     "%s: %s was kept by another version and is measured again.",
                     path,

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
+from codesign.records.files import encoded
+
 # Colours are those of whoever shows it, light or dark; lines and marks are half clear.
 # Sides name tag and class: JupyterLab's own rule, all to the right, weighs that much.
 _STYLE = Markup("""<style>
@@ -103,4 +105,5 @@ def notebook(*parts: str) -> str:
         for each in parts
     ]
     body = Markup("").join([_STYLE, *written])
-    return str(Markup('<div class="codesign">{}</div>').format(body))
+    page = Markup('<div class="codesign">{}</div>').format(body)
+    return encoded(page).decode()

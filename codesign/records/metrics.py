@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from absl import logging
 
-from codesign.records.files import StrPath, jsonable
+from codesign.records.files import StrPath, encoded, jsonable, parse_json, restore
 
 
 class MetricsLog:
@@ -39,7 +39,7 @@ class MetricsLog:
             TypeError: If a value is of another type; nothing is written then.
         """
         line = json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
+        self._file.write(encoded(line) + b"\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -53,11 +53,17 @@ class MetricsLog:
         self.close()
 
 
-def read_metrics(path: StrPath) -> list[dict[str, Any]]:
+def read_metrics(
+    path: StrPath, keys: Mapping[str, type] | None = None
+) -> list[dict[str, Any]]:
     """Reads what `MetricsLog` wrote, oldest first.
 
-    Lines that hold no whole record, as a crash leaves them, are skipped with a warning
-    in the log. A file that does not exist holds no records.
+    Lines that hold no whole record, as a crash or a flipped bit leaves them, are skipped
+    with a warning in the log. A file that does not exist holds no records.
+
+    Args:
+        path: The file.
+        keys: Types of what every record must have, such as `{"seed": int}`.
     """
     records = []
     if not os.path.exists(path):
@@ -65,12 +71,19 @@ def read_metrics(path: StrPath) -> list[dict[str, Any]]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             record = None
-            with contextlib.suppress(
-                ValueError, RecursionError
-            ):  # Also bytes that are not UTF-8.
-                record = json.loads(line)
-            if isinstance(record, dict):
+            with contextlib.suppress(ValueError):  # Also bytes that are not UTF-8.
+                record = parse_json(line)
+            if isinstance(record, dict) and _has(record, keys or {}):
                 records.append(record)
             elif line.strip():
                 logging.warning("%s, line %d: skipped, not a record.", path, number)
     return records
+
+
+def _has(record: dict[str, Any], keys: Mapping[str, type]) -> bool:
+    try:
+        for name, kind in keys.items():
+            restore(kind, record[name])
+    except (KeyError, TypeError):
+        return False
+    return True

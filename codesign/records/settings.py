@@ -106,6 +106,11 @@ def _checked(name: str, kind: Any, rule: Rule, value: Any) -> Any:
         value = _checked_number(name, kind, rule, value)
     elif not isinstance(value, kind):
         raise ValueError(f"`{name}` must be of type {kind.__name__}, got {value!r}.")
+    elif isinstance(value, str) and not _is_utf8(value):
+        raise ValueError(
+            f"`{name}` (={value!r}) is no text in UTF-8, which all records are; rename "
+            "the file that it names."
+        )
     if rule.one_of and not isinstance(value, tuple) and value not in rule.one_of:
         raise ValueError(f"`{name}` (={value!r}) must be one of {list(rule.one_of)}.")
     return value
@@ -130,6 +135,14 @@ def _checked_number(name: str, kind: type, rule: Rule, value: Any) -> Any:
         if bound is not None and not holds(number, bound):
             raise ValueError(f"`{name}` must be {text} {bound:,}, got {_short(value)}.")
     return number
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # as of a file's name in another encoding
+        return False
+    return True
 
 
 def _short(value: Any) -> str:

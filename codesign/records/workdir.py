@@ -10,7 +10,13 @@ from typing import Any
 
 import filelock
 
-from codesign.records.files import jsonable, write_atomic
+from codesign.records.files import (
+    StrPath,
+    clear_unfinished,
+    jsonable,
+    parse_json,
+    write_atomic,
+)
 from codesign.records.journal import read_header
 from codesign.records.settings import differences
 
@@ -24,10 +30,44 @@ _ours: weakref.WeakValueDictionary[tuple[int, str], filelock.BaseFileLock] = (
 )
 
 
+def checked(workdir: StrPath) -> pathlib.Path:
+    """`workdir` as a path, once it is sure that it is, or can be made, a folder.
+
+    Raises:
+        ValueError: Says what stands in its way.
+    """
+    if not isinstance(workdir, str | os.PathLike):
+        raise ValueError(f"`workdir` must be a path, got {workdir!r}.")
+    if not os.fspath(workdir).strip():
+        raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
+    folder = pathlib.Path(workdir)
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
+        raise _unusable(folder, error) from error
+    there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        kind = "a link to nowhere" if there.is_symlink() else "a file"
+        raise ValueError(
+            f"`workdir` (={folder}): {there} is {kind}; name a folder, or one to be made."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unusable(folder, f"{there} may not be written to")
+    return folder
+
+
+def _unusable(workdir: pathlib.Path, why: object) -> ValueError:
+    return ValueError(f"`workdir` (={workdir}) cannot be used: {why}; name another.")
+
+
 def lock(
     workdir: pathlib.Path, held: contextlib.ExitStack | None = None
 ) -> filelock.BaseFileLock:
     """Makes `workdir` and keeps a second user out; a process that ends lets go.
+
+    What killed processes left unfinished in it is deleted.
 
     Args:
         workdir: Folder.
@@ -38,12 +78,13 @@ def lock(
 
     Raises:
         ValueError: If another process, or another thread or call of this one, works
-            there, or it is a file.
-        OSError: If the folder cannot be made.
+            there, or the folder cannot be made or written to.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"`workdir` (={workdir}) is a file; name a folder.")
-    workdir.mkdir(parents=True, exist_ok=True)
+    checked(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(workdir, error) from error
     # Not of one thread: another one asks whether it is taken, and may release it.
     found = filelock.FileLock(workdir / ".lock", thread_local=False)
     if held is not None:  # before it is taken, since an interrupt may come right after
@@ -62,7 +103,11 @@ def lock(
             f"`workdir` (={workdir}) is in use by another process; wait for it, or use "
             "another `workdir`."
         ) from error
+    except OSError as error:
+        raise _unusable(workdir, error) from error
     _ours[key] = found
+    for folder, _, _ in os.walk(workdir):
+        clear_unfinished(pathlib.Path(folder))
     return found
 
 
@@ -108,9 +153,9 @@ def _compare(owner: str, config: Any, workdir: pathlib.Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is no file; use another `workdir`.")
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         theirs = found.pop("experiment", owner)
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); restore it, or use another `workdir`."
         ) from error

@@ -10,6 +10,7 @@ import functools
 import io
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec
 
@@ -20,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from matplotlib.ticker import LogFormatterSciNotation
 from matplotlib.transforms import Bbox
 
 from codesign.units import si_scale
@@ -51,7 +53,9 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a stranger's name may hold `$`
 }
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _P = ParamSpec("_P")
 
 
@@ -92,6 +96,27 @@ def single(height: float) -> tuple[Figure, Axes]:
     """Makes a figure of one panel, `height` in inches."""
     figure = blank(height)
     return figure, figure.subplots()
+
+
+class _Powers(LogFormatterSciNotation):
+    """Labels of a logarithmic axis, in plain text where Matplotlib's are formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Writes 10³ or 2×10³, or nothing where Matplotlib would write nothing."""
+        text = (
+            super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        )
+        text = text.replace(r"\times", "×")
+        return re.sub(r"\^\{(.*)\}", lambda power: power[1].translate(_RAISED), text)
+
+
+def log_scale(axes: Axes, names: str) -> None:
+    """Makes axes logarithmic; `names` is "x", "y" or "xy"."""
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_formatter(_Powers())
+        axis.set_minor_formatter(_Powers())
 
 
 def scaled_axis(

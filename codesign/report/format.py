@@ -68,6 +68,10 @@ def format_mask(mask: Iterable[float]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Joins the lines of `text`, without characters that could rewrite a terminal."""
+    """Joins the lines of `text`, without characters that could rewrite a terminal.
+
+    What no encoding can hold, as of a file's name that is not UTF-8, is escaped.
+    """
     text = re.sub(r"\s+", " ", text).strip()
-    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf"))
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf"))
+    return text.encode(errors="backslashreplace").decode()

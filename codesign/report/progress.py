@@ -15,6 +15,7 @@ import rich.text
 from absl import logging
 
 from codesign.report.format import format_duration, one_line
+from codesign.types import is_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +71,12 @@ class Progress:
             clock: Returns the time in seconds.
 
         Raises:
-            ValueError: If `total_steps` is not positive.
+            ValueError: If `total_steps` is no whole number, or not positive.
         """
-        if total_steps <= 0:
-            raise ValueError(f"`total_steps` must be positive, got {total_steps}.")
+        if not is_whole(total_steps) or total_steps <= 0:
+            raise ValueError(
+                f"`total_steps` must be a positive whole number, got {total_steps!r}."
+            )
         self._total = total_steps
         self._description = one_line(description)
         self._initial = initial_step

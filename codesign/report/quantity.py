@@ -53,9 +53,9 @@ class Quantity:
     def __post_init__(self):
         object.__setattr__(self, "value", self._number("value"))
         object.__setattr__(self, "paper", self._number("paper"))
-        if not self.name:
-            raise ValueError("`name` of a quantity must not be empty.")
-        if self.kind not in get_args(Kind):
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"`name` of a quantity must be a text, got {self.name!r}.")
+        if not isinstance(self.kind, str) or self.kind not in get_args(Kind):
             raise ValueError(
                 f"`kind` of {self.key!r} must be one of {get_args(Kind)}, "
                 f"got {self.kind!r}."

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 
 from codesign.records import html
-from codesign.records.files import StrPath, write_atomic
+from codesign.records.files import StrPath, parse_json, write_atomic
 from codesign.report import comparison
 from codesign.report.quantity import Quantity
 from codesign.report.table import Table
+from codesign.types import is_number
 
 _KEYS = (
     *("experiment", "preset", "seed", "environment", "wall_s"),
@@ -76,8 +77,8 @@ class Results:
         object.__setattr__(
             self, "figures", tuple(os.fspath(figure) for figure in self.figures)
         )
-        if not math.isfinite(self.wall_s):
-            raise ValueError(f"`wall_s` must be finite, got {self.wall_s}.")
+        if not is_number(self.wall_s) or not math.isfinite(self.wall_s):
+            raise ValueError(f"`wall_s` must be a finite number, got {self.wall_s!r}.")
         seen = set()
         for quantity in self.quantities:
             if quantity.key in seen:
@@ -113,16 +114,21 @@ class Results:
         """Reads what `write` wrote.
 
         Raises:
-            ValueError: If the file is not JSON, or a key of `write` is missing.
+            ValueError: If the file is not JSON, or not as `write` makes it.
         """
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError(f"No such file: {path}.")
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = parse_json(pathlib.Path(path).read_bytes())
         if not isinstance(content, dict) or not set(_KEYS) <= set(content):
             raise ValueError(f"`path` (={path}) must hold the keys {_KEYS}.")
-        content["quantities"] = [Quantity.from_dict(q) for q in content["quantities"]]
-        extras = {key: content.pop(key) for key in content.keys() - set(_KEYS)}
-        return cls(**content, extras=extras)
+        try:
+            quantities = [Quantity.from_dict(each) for each in content["quantities"]]
+            extras = {key: content.pop(key) for key in content.keys() - set(_KEYS)}
+            return cls(**{**content, "quantities": quantities}, extras=extras)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"`path` (={path}) is damaged, or of another version ({error!r})."
+            ) from error
 
 
 def environment() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import rich.console
 
+from codesign.records.files import encoded
+from codesign.report.format import one_line
 from codesign.report.table import Table
 
 
@@ -17,6 +19,7 @@ def show(tables: Sequence[Table], summary: str, where: str) -> None:
     """
     if sys.stdout is None:
         return
+    summary, where = one_line(summary), encoded(where).decode()
     console = rich.console.Console(highlight=False, markup=False)
     if console.is_jupyter:
         print(where, flush=True)

@@ -76,16 +76,17 @@ def solve(
         The best point found, its value and a lower bound.
 
     Raises:
-        ValueError: If shapes disagree, an entry is not finite, an excluded point is not
+        ValueError: If shapes disagree, an entry or the sum of all magnitudes is not
+            finite, an excluded point is not
             binary, every point is excluded, or the method does not take so many
             variables.
     """
-    b = np.asarray(linear, np.float64)
+    b = _numbers("linear", linear)
     if b.ndim != 1 or b.size == 0:
         raise ValueError(
             f"`linear` must be a vector [C] with C > 0, got shape {b.shape}."
         )
-    a = np.asarray(quadratic, np.float64)
+    a = _numbers("quadratic", quadratic)
     if a.shape != (b.size, b.size):
         raise ValueError(
             f"`quadratic` must be [C, C] with C = {b.size}, the length of `linear`, got "
@@ -97,16 +98,37 @@ def solve(
                 f"`{name}` must be finite, got {array[~np.isfinite(array)][0]}; mend the "
                 "model that produced it."
             )
-    if method == "auto":
-        method = "exact" if b.size <= MAX_EXACT_VARIABLES else "sdp"
-    if method not in _METHODS:
+    with np.errstate(over="ignore"):
+        total = np.abs(a).sum() + np.abs(b).sum()
+    if np.isinf(total):
+        raise ValueError(
+            "`quadratic` and `linear` hold entries up to "
+            f"{max(np.abs(a).max(), np.abs(b).max()):.3g}, whose sums are beyond the "
+            "largest float; scale both down alike, which leaves the point as it is."
+        )
+    if not isinstance(method, str) or method not in ("auto", *_METHODS):
         raise ValueError(
             f"`method` must be 'auto' or one of {sorted(_METHODS)}, got {method!r}."
         )
+    if method == "auto":
+        method = "exact" if b.size <= MAX_EXACT_VARIABLES else "sdp"
     x, bound = _METHODS[method](a, b, _checked_points(exclude, b.size))
     value = float(x @ a @ x + b @ x)
     bound = value if bound is None else min(bound, value)
     return BqpResult(x.astype(np.int8), value, bound, method)
+
+
+def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+    """`values` as float64; raises ValueError if they are no real numbers."""
+    try:
+        found = np.asarray(values)
+        if found.dtype.kind in "iufbO":  # whole numbers beyond int64 are objects
+            return found.astype(np.float64)
+    except (OverflowError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"`{name}` must be real numbers that a float holds, got {values!r}."
+    )
 
 
 def _checked_points(exclude: ArrayLike | None, num_variables: int) -> np.ndarray:

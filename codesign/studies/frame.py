@@ -232,9 +232,7 @@ class Study(Generic[_Config, _Found]):
         start = time.monotonic()
         if unknown := given.keys() - self.given.keys() - {*self.brought}:
             raise TypeError(f"{self.name} takes no {sorted(unknown)}.")
-        if not str(workdir).strip():
-            raise ValueError("`workdir` is empty; name a folder, such as `runs/first`.")
-        folder = pathlib.Path(workdir)
+        folder = folders.checked(workdir)
         record = folder / "finished.jsonl"
         with contextlib.ExitStack() as held:
 

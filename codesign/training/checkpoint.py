@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from codesign.types import PyTree
+from codesign.records.files import clear_unfinished, parse_json, remove, unfinished
+from codesign.types import PyTree, is_whole
 
 _MANIFEST = "manifest.sha256"
 _META = "meta.json"
@@ -34,16 +34,27 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2):
-        """Uses `directory`, made when first saved to; keeps the newest `keep` steps."""
+        """Uses `directory`, made when first saved to; keeps the newest `keep` steps.
+
+        Raises:
+            ValueError: If `directory` is no path, or `keep` is below 1.
+        """
+        if not isinstance(directory, str | os.PathLike):
+            raise ValueError(f"`directory` must be a path, got {directory!r}.")
+        if not is_whole(keep) or keep < 1:
+            raise ValueError(f"`keep` must be a whole number >= 1, got {keep!r}.")
         self._directory = pathlib.Path(directory).absolute()
         self._keep = keep
+
+    def __str__(self) -> str:
+        return str(self._directory)
 
     def steps(self) -> list[int]:
         """Steps on disk, oldest first; whether they are sound is seen on restoring."""
         if not self._directory.is_dir():
             return []
         names = (path.name for path in self._directory.iterdir() if path.is_dir())
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if _is_step(name))
 
     def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
         """Writes `state` (arrays) and `meta` (JSON) as step `step`, atomically.
@@ -51,25 +62,24 @@ class CheckpointStore:
         A sound checkpoint of the same step is left as it is.
         """
         final = self._directory / str(step)
-        if final.exists():
-            if _is_sound(final):
+        if os.path.lexists(final):
+            if _content(final):
                 return
             self._set_aside(final)
-        for left in self._directory.glob(".tmp-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        scratch = self._directory / f".tmp-{step}-{os.getpid()}"
-        scratch.mkdir(parents=True)
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(scratch / _STATE, state)
-        content = {"arrays": _signature(state), "meta": meta}
-        (scratch / _META).write_text(json.dumps(content))
-        (scratch / _MANIFEST).write_text(_manifest(scratch))
-        for path in (*_files(scratch), scratch / _MANIFEST, scratch):
-            _fsync(path)
-        os.rename(scratch, final)
-        _fsync(self._directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        clear_unfinished(self._directory)
+        with unfinished(final) as scratch:
+            scratch.mkdir()
+            with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(scratch / _STATE, state)
+            content = {"arrays": _signature(state), "meta": meta}
+            (scratch / _META).write_text(json.dumps(content))
+            (scratch / _MANIFEST).write_text(_manifest(scratch))
+            for path in (*_files(scratch), scratch / _MANIFEST, scratch):
+                _fsync(path)
+            os.rename(scratch, final)
         for old in self.steps()[: -self._keep]:
-            shutil.rmtree(self._directory / str(old))
+            remove(self._directory / str(old))
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """State and meta of the newest sound step, or None when there is none.
@@ -85,10 +95,9 @@ class CheckpointStore:
         """
         for step in reversed(self.steps()):
             path = self._directory / str(step)
-            if not _is_sound(path):
+            if (content := _content(path)) is None:
                 self._set_aside(path)
                 continue
-            content = json.loads((path / _META).read_text())
             # Asked for other shapes, orbax leaves reads behind that fail much later.
             if content["arrays"] != _signature(like):
                 raise ValueError(
@@ -103,9 +112,12 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Deletes the run's sound checkpoints; what was set aside stays."""
+        if not self._directory.is_dir():
+            return
         for step in self.steps():
-            shutil.rmtree(self._directory / str(step))
-        if self._directory.is_dir() and not any(self._directory.iterdir()):
+            remove(self._directory / str(step))
+        clear_unfinished(self._directory)
+        if not any(self._directory.iterdir()):
             self._directory.rmdir()
 
     def _set_aside(self, path: pathlib.Path) -> None:
@@ -156,12 +168,22 @@ def _manifest(directory: pathlib.Path) -> str:
     return "".join([*lines, f"{total}  {_MANIFEST}\n"])
 
 
-def _is_sound(directory: pathlib.Path) -> bool:
+def _is_step(name: str) -> bool:
+    """Whether `save` writes such a name: 7, but neither 007 nor other scripts' digits."""
+    return name.isascii() and name.isdigit() and name == str(int(name))
+
+
+def _content(directory: pathlib.Path) -> dict[str, Any] | None:
+    """The meta file of a checkpoint; None of one that is not sound."""
     try:
         stored = (directory / _MANIFEST).read_bytes()
-        return stored == _manifest(directory).encode()
-    except OSError:
-        return False
+        if stored != _manifest(directory).encode():
+            return None
+        content = parse_json((directory / _META).read_bytes())
+    except (OSError, ValueError):
+        return None
+    has_all = isinstance(content, dict) and {"arrays", "meta"} <= content.keys()
+    return content if has_all and isinstance(content["meta"], dict) else None
 
 
 def _fsync(path: pathlib.Path) -> None:

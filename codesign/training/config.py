@@ -53,7 +53,12 @@ class TrainConfig:
 def make_optimizer(
     config: TrainConfig, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """The optax transformation of `config` over `epochs * steps_per_epoch` steps."""
+    """The optax transformation of `config` over `epochs * steps_per_epoch` steps.
+
+    Raises:
+        ValueError: As `config.checked`, such as for a learning rate that is NaN.
+    """
+    config = config.checked()
     num_steps = config.epochs * steps_per_epoch
     schedule = _SCHEDULES[config.schedule](config.learning_rate, num_steps)
     if config.optimizer == "sgd":

@@ -1,6 +1,7 @@
 """Trains one candidate: epochs, validation, early ends, checkpoints that resume exactly."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from codesign.data.augment import augment, normalise
 from codesign.data.batches import epoch_order, padded_batches
 from codesign.data.dataset import Dataset
 from codesign.models.network import Network
+from codesign.records import settings
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
 from codesign.training.health import make_gradient_health
@@ -167,6 +169,10 @@ class Trainer:
             on_phase: Called with `compiling` before the first step of all runs, and with
                 `training` once that step is compiled and runs.
 
+        Raises:
+            ValueError: If `store` holds another run, by placement, chip, seed, network,
+                data or settings.
+
         Returns:
             The same `TrainResult`, wall time aside, however often it was interrupted.
         """
@@ -178,7 +184,7 @@ class Trainer:
         state = dataclasses.replace(
             self._init(np.uint32(seed)), observed=jnp.zeros((3, num_observed))
         )
-        run = Run(seed, state, design, store, checkpoint_every_s)
+        run = Run(seed, state, design, store, checkpoint_every_s, self._identity)
         for entry in run.history:
             tell_epoch(entry, False)
         status, reason = self._verdict(run)
@@ -206,6 +212,15 @@ class Trainer:
             run.design,
             *metrics,
         )
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What network, data and settings a checkpoint is of."""
+        return {
+            "network": self.network.label,
+            "dataset": self.dataset.digest(),
+            "settings": settings.identity(self.config),
+        }
 
     def _run_epoch(
         self, run: Run, on_step: OnStep | None, tell_phase: Callable[[str], None]

@@ -23,19 +23,42 @@ class Run:
         design: Any,
         store: CheckpointStore | None,
         every_s: float,
+        settings: dict[str, Any],
     ):
-        """Begins at `state` and `design`, or goes on where `store` left the run."""
+        """Begins at `state` and `design`, or goes on where `store` left the run.
+
+        Args:
+            seed: Root of every random key.
+            state, design: At the start.
+            store: Where to keep checkpoints, or None.
+            every_s: Least time between two of them.
+            settings: What else makes the run what it is, in JSON's types.
+
+        Raises:
+            ValueError: If `store` is of a run of another placement, chip, seed, or of
+                other settings; names what differs.
+        """
         self.seed, self.state, self.design = seed, state, design
         start = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(design))
-        self._begun = {"seed": seed, "start": hashlib.sha256(start).hexdigest()}
+        self._of = {
+            "placement": np.asarray(design.bn_mask).tolist(),
+            "seed": seed,
+            "start": hashlib.sha256(start).hexdigest(),
+            **settings,
+        }
         self.history: list[dict[str, float]] = []
         self._store, self._every_s, self._earlier_s = store, every_s, 0.0
         if store and (restored := store.restore((state, design))):
             (self.state, self.design), meta = restored
-            if {name: meta.get(name) for name in self._begun} != self._begun:
+            differ = [
+                f"`{name}` {meta.get(name)!r}, not {ours!r}"
+                for name, ours in self._of.items()
+                if meta.get(name) != ours
+            ]
+            if differ:
                 raise ValueError(
-                    f"`store` holds a run of another design than `design`, or of another "
-                    f"`seed` than {seed}; use another store for each run."
+                    f"`store` ({store}) holds another run, of {'; '.join(differ)}; use "
+                    "another store for each run, or delete it."
                 )
             self.history, self._earlier_s = meta["history"], meta["seconds"]
         self._start = self._last_saved = time.monotonic()
@@ -55,7 +78,7 @@ class Run:
         if not now and time.monotonic() - self._last_saved <= self._every_s:
             return
         if self._store:
-            meta = {"history": self.history, "seconds": self.seconds, **self._begun}
+            meta = {"history": self.history, "seconds": self.seconds, **self._of}
             content = (self.state, self.design)
             self._store.save(int(self.state.step), content, meta)
         self._last_saved = time.monotonic()

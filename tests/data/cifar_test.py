@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import io
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -188,3 +189,30 @@ def test_missing_files(tmp_path):
         FileNotFoundError, match=r"lacks data_batch_1\.bin \(6,146 bytes"
     ):
         cifar.read_splits(folder, _distribution(contents))
+
+
+@pytest.mark.parametrize("kind", ["a member", "its attributes", "a long name"])
+def test_an_archive_is_inflated_no_further_than_its_files_can_take(tmp_path, kind):
+    contents, size = _contents(), 3 * 10**7
+    path = tmp_path / cifar.CIFAR10.archive.name
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("readme.html")
+        if kind == "a member":
+            info.size = size
+        elif kind == "its attributes":
+            info.pax_headers = {"comment": "0" * size}
+        else:
+            archive.format = tarfile.GNU_FORMAT
+            info.name = "0" * size
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    assert path.stat().st_size < 10**5
+    known = _known(path.name, path.read_bytes(), "md5")
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            ValueError, match="inflates to more than its files can take"
+        ):
+            cifar.read_splits(tmp_path, _distribution(contents, known))
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,3 +157,18 @@ def test_arrays_that_do_not_fit_are_refused(change, match):
 def test_splits_that_do_not_fit_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         Dataset.from_arrays(*_arrays(), **settings)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+@pytest.mark.parametrize("label", [-1, 4, 2**31 - 1])
+def test_labels_beyond_the_classes_are_refused_in_a_dataset_of_parts(part, label):
+    dataset = Dataset.from_arrays(*_arrays())
+    split = getattr(dataset, part)
+    labels = split.labels.copy()
+    labels[-1] = label
+    wrong = {part: dataclasses.replace(split, labels=labels)}
+    message = rf"`{part}` holds the label {label}, but the 4 classes are 0\.\.3"
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(dataset, **wrong)
+    with pytest.raises(ValueError, match=r"`num_classes` \(=4.0\)"):
+        dataclasses.replace(dataset, num_classes=4.0)

@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import hashlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -138,3 +139,31 @@ def test_published_sizes_follow_from_the_format():
     # A header of 4 bytes and 4 a dimension, then a byte a number.
     sizes = [file.num_bytes for file in idx.FASHION_MNIST.files]
     assert sizes == [16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_file_is_read_no_further_than_its_header_and_the_bound_allow(
+    tmp_path, compress
+):
+    path = tmp_path / ("numbers.gz" if compress else "numbers")
+
+    def peak(data, message, **bound):
+        path.write_bytes(gzip.compress(data) if compress else data)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=message):
+                idx.read(path, **bound)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    ten = _encode(np.zeros(10, np.uint8))
+    bomb = bytes(5 * 10**7)
+    assert peak(ten + bomb, r"too long: it holds [\d,]+ bytes, .* has 18") < 2**20
+    assert peak(bomb, "is no IDX file") < 2**20
+    whole = _encode(np.zeros(100, np.uint8))
+    message = r"tells of 108 bytes, more than `most_bytes` \(=107\)"
+    assert peak(whole, message, most_bytes=107) < 2**20
+    assert idx.read(path, most_bytes=108).shape == (100,)
+    huge = struct.pack(">HBB3I", 0, 8, 3, 2**20, 2**10, 2**10)  # a TiB in 16 bytes
+    assert peak(huge, r"tells of 1,099,511,627,792 bytes") < 2**20

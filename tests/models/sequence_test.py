@@ -195,7 +195,11 @@ def test_the_training_step_lowers_for_tpu_and_cuda(name):
 @pytest.mark.parametrize(
     ("name", "settings", "match"),
     [
-        ("gnmt", {"hidden": 0}, "`hidden` must be at least 1, got 0"),
+        (
+            "gnmt",
+            {"hidden": 0},
+            "`hidden` must be at least 1 and a whole number, got 0",
+        ),
         ("gnmt", {"length": 0}, "`length` must be at least 1"),
         ("transformer", {"num_heads": 3}, r"`hidden` \(=8\).*`num_heads` \(=3\)"),
         ("transformer", {"dropout_rate": 1.0}, r"`dropout_rate`.*\[0, 1\), got 1.0"),

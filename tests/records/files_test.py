@@ -1,10 +1,14 @@
 """Tests of `codesign.records.files`."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
+import unittest
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from codesign.records import files
 
@@ -45,6 +49,79 @@ class WriteAtomicTest(absltest.TestCase):
         files.write_atomic(link, "new")
         self.assertTrue(link.is_symlink())
         self.assertEqual(self.path.read_text(), "new")
+
+    def test_a_name_that_utf8_cannot_hold_is_escaped(self):
+        name = os.fsdecode(b"a\xff.cfg")
+        files.write_atomic(self.path, json.dumps({"name": name}, ensure_ascii=False))
+        self.assertEqual(self.path.read_text("utf-8"), '{"name": "a\\udcff.cfg"}')
+        self.assertEqual(files.parse_json(self.path.read_bytes()), {"name": name})
+
+
+_WRITER = """
+import os, pathlib, signal, sys
+from codesign.records import files
+path = pathlib.Path(sys.argv[1])
+def stop(*_):
+    print("writing", flush=True)
+    signal.pause()
+files.os.replace = stop
+files.write_atomic(path, "new")
+"""
+
+
+@unittest.skipUnless(files.fcntl, "leftovers are recognised by POSIX's locks")
+class UnfinishedTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def _begin(self):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(self.folder / "report.html")],
+            stdout=subprocess.PIPE,
+        )
+        self.enterContext(writer)
+        self.addCleanup(writer.kill)
+        assert writer.stdout is not None
+        self.assertEqual(writer.stdout.readline(), b"writing\n")
+        return writer
+
+    def test_what_a_kill_leaves_is_cleared_and_never_what_is_being_written(self):
+        others = ["report.html", ".report.html.tmp", ".lock", "a.0123abcd.tmp"]
+        for name in others:
+            (self.folder / name).touch()
+        killed, alive = self._begin(), self._begin()
+        killed.kill()
+        killed.wait()
+        self.assertLen(os.listdir(self.folder), len(others) + 2)
+        files.clear_unfinished(self.folder)  # both are kept while one is written
+        self.assertLen(os.listdir(self.folder), len(others) + 2)
+        alive.kill()
+        alive.wait()
+        files.clear_unfinished(self.folder)
+        self.assertCountEqual(os.listdir(self.folder), others)
+
+    def test_folders_are_cleared_and_links_unlinked(self):
+        whole = self.folder / "whole"
+        whole.mkdir()
+        (whole / "kept").touch()
+        (self.folder / ".7.0123abcd.tmp" / "state").mkdir(parents=True)
+        (self.folder / ".8.0123abcd.tmp").symlink_to(whole)
+        files.clear_unfinished(self.folder)
+        self.assertEqual(os.listdir(self.folder), ["whole"])
+        self.assertEqual(os.listdir(whole), ["kept"])
+
+    def test_one_may_write_while_another_does(self):
+        self._begin()
+        files.write_atomic(self.folder / "report.html", "mine")
+        self.assertEqual((self.folder / "report.html").read_text(), "mine")
+
+
+class ParseJsonTest(parameterized.TestCase):
+    @parameterized.parameters("[" * 100_000, '{"a":' * 100_000, "", b"\xff", "1" * 5000)
+    def test_whatever_is_wrong_is_a_value_error(self, text):
+        with self.assertRaises(ValueError):
+            files.parse_json(text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import tempfile
 
@@ -90,6 +91,32 @@ class MetricsLogTest(absltest.TestCase):
 
     def test_no_file_is_no_records(self):
         self.assertEqual(metrics.read_metrics(self.path), [])
+
+    def test_what_is_no_record_is_skipped(self):
+        keys = {"placement": str, "epoch": int}
+        good = {"placement": "11", "epoch": 1, "accuracy": 0.5}
+        self._append(good)
+        with open(self.path, "ab") as file:
+            for line in (
+                *("[" * 100_000, '{"a":' * 100_000, "[1]", "1", "null", "{"),
+                '{"qlacement": "11", "epoch": 1}',  # one flipped bit
+                '{"placement": 11, "epoch": 1}',
+                '{"placement": null, "epoch": 1}',
+                '{"placement": "11", "epoch": true}',
+                '{"placement": "11", "epoch": [1]}',
+            ):
+                file.write(line.encode() + b"\n")
+            file.write(b"\xff\n")
+        self._append(good)
+        with self.assertLogs("absl", "WARNING") as said:
+            records = metrics.read_metrics(self.path, keys)
+        self.assertEqual(records, [good, good])
+        self.assertLen(said.output, 12)
+
+    def test_a_name_that_utf8_cannot_hold_comes_back(self):
+        record = {"network": os.fsdecode(b"darknet:a\xff.cfg")}
+        self._append(record)
+        self.assertEqual(metrics.read_metrics(self.path), [record])
 
 
 if __name__ == "__main__":

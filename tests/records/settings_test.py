@@ -38,6 +38,8 @@ def test_nested_and_optional_settings_are_checked():
         ({"inner": _Inner(rate=10**400)}, "`rate` must be a finite number, got 1000"),
         ({"inner": _Inner(rate=np.complex64(0.5))}, "`rate` must be a finite number"),
         ({"count": 10**400}, "`count` must be <= 9,223,.*got 1000.* of 401 characters"),
+        ({"kind": "a\udcff"}, r"`kind` \(='a\\udcff'\) is no text in UTF-8.*rename"),
+        ({"names": ("x", "\ud800")}, r"`names` \(='\\ud800'\) is no text in UTF-8"),
         ({"names": ["x", "y"]}, r"must be a tuple of str.*write \('x', 'y'\)"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -168,3 +168,48 @@ def test_an_interrupt_right_after_it_was_taken_lets_go(tmp_path, monkeypatch):
             workdir.lock(tmp_path, held)
     workdir.lock(tmp_path).release()
     assert kept.tb
+
+
+def test_what_killed_processes_left_is_cleared_once_it_is_ours(tmp_path):
+    (tmp_path / "vgg11").mkdir()
+    left = [tmp_path / ".a.png.0123abcd.tmp", tmp_path / "vgg11" / ".b.89abcdef.tmp"]
+    for path in left:
+        path.touch()
+    held = workdir.lock(tmp_path)
+    assert not any(path.exists() for path in left)
+    left[0].touch()
+    with pytest.raises(ValueError, match="in use by this process"):
+        workdir.lock(tmp_path)
+    assert left[0].exists()  # of whoever holds the lock
+    held.release()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", '"a"', "1", "{", "\udcff"])
+def test_settings_that_are_damaged_are_refused(text, tmp_path):
+    (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        _check(_Config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda root: root / "file", r"file is a file; name a folder"),
+        (lambda root: root / "file" / "new", r"file is a file; name a folder"),
+        (lambda root: root / "nowhere", "is a link to nowhere; name a folder"),
+        (lambda root: root / "loop", "cannot be used: .*symbolic links"),
+        (lambda root: root / ("x" * 300), "cannot be used: .*too long"),
+        (lambda root: f"{root}/a\0b", "cannot be used: embedded null"),
+        (lambda root: root / "locked", r"cannot be used: .*\.lock"),
+        (lambda root: "", " is empty"),
+        (lambda root: None, " must be a path, got None"),
+        (lambda root: b"runs", " must be a path, got b'runs'"),
+    ],
+)
+def test_what_can_be_no_folder_is_refused_by_name(make, why, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "locked" / ".lock").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"^`workdir`.*{why}"):
+        workdir.lock(make(tmp_path))

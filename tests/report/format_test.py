@@ -1,6 +1,7 @@
 """Tests of `codesign.report.format`."""
 
 import math
+import os
 
 from absl.testing import absltest, parameterized
 
@@ -90,6 +91,10 @@ class FormatTest(parameterized.TestCase):
 
     def test_one_line_has_no_control_characters(self):
         self.assertEqual(fmt.one_line(" a\n\tb\x1b[31m\x07 "), "a b[31m")
+
+    def test_one_line_can_be_written_anywhere(self):
+        name = os.fsdecode(b"a\xff")  # as Python has names that are not UTF-8
+        self.assertEqual(fmt.one_line(name), "a\\udcff")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tests of `codesign.report.plots`: what is drawn, not how it looks."""
 
+import io
 import math
 
 import matplotlib
@@ -8,6 +9,7 @@ from absl.testing import absltest, parameterized
 from matplotlib.text import Text
 
 from codesign.report import canvas, plots
+from codesign.report.panels import draw_panels
 
 
 def _best_so_far():
@@ -174,6 +176,35 @@ class FiguresTest(parameterized.TestCase):
             plots.curves({"a": ([1, 2], [1.0])}, x_label="x", y_label="y")
         with self.assertRaisesRegex(ValueError, r"`front` \(of 0\).*same length"):
             plots.pareto([1.0], [1.0], front=[])
+
+    @parameterized.parameters("a$\\frac{$b", "$", "$x$", "a_b^c", "\\alpha", "a\\$b")
+    def test_a_name_is_drawn_as_text_wherever_it_stands(self, name):
+        figures = (
+            plots.best_so_far([0.5], [name], references={name: 0.5}, y_label=name),
+            plots.pareto([1.0], [0.5], front=[True], labels=[name], x_label=name),
+            plots.curves({name: ([1, 2], [1, 2])}, x_label=name, y_label=name),
+            draw_panels([(name, lambda axes: axes.set_yticks([1], [name]))] * 2,
+                        x_label=name, y_label=name),
+        )  # fmt: skip
+        for figure in figures:
+            self.assertStartsWith(canvas.to_png(figure), b"\x89PNG")
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="svg")  # as a notebook may
+            drawn = [each for each in figure.findobj(Text) if isinstance(each, Text)]
+            texts = [each for each in drawn if name in each.get_text()]
+            self.assertNotEmpty(texts)
+            self.assertFalse(any(text.get_parse_math() for text in texts))
+
+    def test_a_logarithmic_axis_is_labelled_without_formulas(self):
+        with canvas.style():
+            figure, axes = canvas.single(2.0)
+            canvas.log_scale(axes, "xy")
+            axes.set(xlim=(0.5, 3e4), ylim=(0.5, 3))
+            figure.draw_without_rendering()
+        shown = [text.get_text() for text in axes.get_xticklabels()]
+        self.assertContainsSubset(["10⁰", "10⁴"], shown)
+        shown = [text.get_text() for text in axes.get_yticklabels(which="both")]
+        self.assertContainsSubset(["10⁻¹", "10⁰", "2×10⁰"], shown)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ class PlainProgressTest(absltest.TestCase):
 
     def test_rejects_nothing_to_do(self):
         with self.assertRaisesRegex(
-            ValueError, "`total_steps` must be positive, got 0"
+            ValueError, "`total_steps` must be a positive whole number, got 0"
         ):
             self._progress(0)
 

@@ -122,7 +122,9 @@ class ResultsTest(absltest.TestCase):
             _results(_PERIOD, _SAVED, _PERIOD)
 
     def test_rejects_an_endless_run(self):
-        with self.assertRaisesRegex(ValueError, "`wall_s` must be finite, got nan"):
+        with self.assertRaisesRegex(
+            ValueError, "`wall_s` must be a finite number, got nan"
+        ):
             _results(wall_s=math.nan)
 
 

@@ -163,3 +163,22 @@ def test_sdp_finds_planted_point_of_many_variables():
     np.testing.assert_array_equal(result.x, t)
     assert result.value == pytest.approx(-t @ q @ t)
     assert 0 <= result.gap < 1e-6 * abs(result.value)
+
+
+@pytest.mark.parametrize("num_variables", [6, 24])
+def test_entries_whose_sums_overflow_are_refused_and_smaller_ones_are_not(
+    num_variables,
+):
+    # -1 everywhere is least where all are 1, at -C^2 (and one more b).
+    a = np.full((num_variables, num_variables), -1.7e308)
+    with pytest.raises(ValueError, match=r"up to 1\.7e\+308, whose sums are beyond"):
+        bqp.solve(a, np.zeros(num_variables))
+    with pytest.raises(ValueError, match="whose sums are beyond"):
+        bqp.solve(np.zeros(a.shape), a[0])
+    size = np.finfo(float).max / 2 / num_variables**2  # the sum is half the largest
+    for scale in (size, 1.0, 5e-324):
+        result = bqp.solve(np.sign(a) * scale, np.zeros(num_variables))
+        assert result.x.all()
+        assert result.value == pytest.approx(-(num_variables**2) * scale)
+        assert result.bound <= result.value
+        assert result.gap <= 1e-6 * abs(result.value)

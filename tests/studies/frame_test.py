@@ -31,9 +31,9 @@ runpy.run_path({str(ROOT / "tests" / "studies" / "toy.py")!r}, run_name="__main_
 """
 
 
-def _launch(*arguments, **options):
+def _launch(*arguments, script=_SCRIPT, **options):
     return subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, *arguments],
+        [sys.executable, "-c", script, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -148,6 +148,37 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert "the same command goes on" in err
     assert "Traceback" not in err
+
+
+# Python hears no signal before the hash is done, as while XLA compiles.
+_DEAF = """
+import hashlib, time
+time.sleep = lambda _: hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+@pytest.mark.parametrize("first", ["", _DEAF], ids=["heard", "deaf"])
+def test_ctrl_c_twice_ends_at_once(first, tmp_path):
+    arguments = (f"--workdir={tmp_path}", "--numbers=3", "--pause_s=30")
+    process = _launch(*arguments, script=first + _SCRIPT)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    if first:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert not first or "Ctrl-C again stops at once" in err
+    assert err.endswith("the same command goes on from there.\n")
+    assert "Traceback" not in err
+    code, out, err = _finished(*arguments[:2])
+    assert code == 0, err
+    assert "1 powers." in out
 
 
 def test_other_settings_are_refused_and_more_of_them_go_on(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codesign.training import CheckpointStore
+from codesign.training import CheckpointStore, checkpoint
 from codesign.training.checkpoint import CheckpointDamagedWarning
 
 
@@ -123,7 +123,7 @@ def test_a_kill_before_the_rename_leaves_the_old_step(tmp_path, monkeypatch):
     assert store.steps() == [1]
     store.save(2, _state(2), {})
     assert store.steps() == [1, 2]
-    assert not list(tmp_path.glob(".tmp-*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_another_model_is_refused(tmp_path):
@@ -132,3 +132,56 @@ def test_another_model_is_refused(tmp_path):
     other = {**_state(0), "weights": jnp.ones((4, 4))}
     with pytest.raises(ValueError, match="another model"):
         store.restore(other)
+
+
+@pytest.mark.parametrize("name", ["²", "007", "٣", "+1", "1_0", "1.damaged-1", "x"])
+def test_folders_beside_the_steps_are_left_alone(tmp_path, name):
+    store = CheckpointStore(tmp_path / "run", keep=1)
+    store.save(1, _state(1), {})
+    (tmp_path / "run" / name).mkdir()
+    store.save(2, _state(2), {})
+    restored = store.restore(_state(0))
+    assert restored is not None
+    assert int(restored[0]["step"]) == 2
+    assert store.steps() == [2]
+    store.clear()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+def test_a_step_that_is_a_link_is_unlinked(tmp_path):
+    store = CheckpointStore(tmp_path / "run", keep=1)
+    store.save(1, _state(1), {})
+    os.rename(tmp_path / "run" / "1", tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "run" / "1")
+    assert store.restore(_state(0)) is not None
+    store.save(2, _state(2), {})
+    assert store.steps() == [2]
+    os.symlink(tmp_path / "elsewhere", tmp_path / "run" / "3")
+    os.symlink(tmp_path / "gone", tmp_path / "run" / "4")  # leads nowhere
+    with pytest.warns(CheckpointDamagedWarning):
+        store.save(4, _state(4), {})
+    assert store.steps() == [4]
+    store.clear()
+    assert len(_files(tmp_path / "elsewhere")) > 3
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", "{}", '{"meta": 1, "arrays": 1}']
+)
+def test_a_manifest_over_nonsense_vouches_for_nothing(tmp_path, text):
+    store = CheckpointStore(tmp_path)
+    store.save(1, _state(1), {})
+    (tmp_path / "1" / "meta.json").write_text(text)
+    (tmp_path / "1" / "manifest.sha256").write_text(
+        checkpoint._manifest(tmp_path / "1")
+    )
+    with pytest.warns(CheckpointDamagedWarning):
+        assert store.restore(_state(0)) is None
+
+
+def test_what_a_killed_save_left_goes_with_the_run(tmp_path):
+    store = CheckpointStore(tmp_path / "run")
+    store.save(1, _state(1), {})
+    (tmp_path / "run" / ".2.0123abcd.tmp" / "state").mkdir(parents=True)
+    store.clear()
+    assert not (tmp_path / "run").exists()

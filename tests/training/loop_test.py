@@ -316,7 +316,7 @@ def test_a_moved_design_resumes_where_it_was(chip_trainer, tmp_path):
     chex.assert_trees_all_equal(again.state, whole.state)
     chex.assert_trees_all_equal(again.design, whole.design)
     chex.assert_trees_all_equal(again.last_epoch, whole.last_epoch)
-    with pytest.raises(ValueError, match="`store` holds a run of another design"):
+    with pytest.raises(ValueError, match="`store` .* another run, of `placement`"):
         chip_trainer.train(_on_stack(1), **settings)
 
 
@@ -339,10 +339,20 @@ def test_without_a_chip_a_step_says_its_loss(make_trainer):
 def test_a_store_is_of_one_seed_and_one_start(chip_trainer, tmp_path):
     store = CheckpointStore(tmp_path)
     chip_trainer.train(_on_stack(1), seed=0, store=store)
-    for design, seed in ((_on_stack(1), 1), (_on_stack(2), 0)):
+    for design, seed, differs in (
+        (_on_stack(1), 1, "`seed` 0, not 1;"),
+        (_on_stack(2), 0, r"`placement` \[1.0, 0.0, 0.0\], not \[0.0, 1.0, 0.0\]"),
+    ):
         for hook in (None, _descend):
-            with pytest.raises(ValueError, match="`store` holds a run of another"):
+            with pytest.raises(ValueError, match=f"holds another run, of {differs}"):
                 chip_trainer.train(design, seed=seed, store=store, on_step=hook)
+
+
+def test_nor_is_it_of_other_settings_or_data(make_trainer, tmp_path):
+    store = CheckpointStore(tmp_path)
+    _train(make_trainer(), _design(1), store=store)
+    with pytest.raises(ValueError, match="of `settings` .*'learning_rate': 0.25"):
+        _train(make_trainer(learning_rate=0.25), _design(1), store=store)
 
 
 @pytest.mark.parametrize("mask", [[0.0, 1.5, 0.0], [0.0, -1.0, 0.0], [np.nan] * 3])

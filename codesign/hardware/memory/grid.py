@@ -7,7 +7,13 @@ import numba
 import numpy as np
 
 from codesign.hardware.memory import cache, channel
-from codesign.hardware.memory.simulator import check_capacity, prepare
+from codesign.hardware.memory.simulator import (
+    check_capacity,
+    check_machine,
+    check_program,
+    checked_policy,
+    prepare,
+)
 from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
 from codesign.workload.iteration import Program
 
@@ -79,21 +85,34 @@ def sweep(
         policy: As in `memory.simulate`.
 
     Raises:
-        ValueError: As `memory.simulate`; or if machines differ in `value_bits`, or there
-            is nothing to sweep.
+        TypeError, ValueError: As `memory.simulate`; or if machines differ in
+            `value_bits`, or there is nothing to sweep.
     """
-    policy = policy or Policy()
+    policy = checked_policy(policy)
+    if isinstance(machines, MemorySpec):
+        raise TypeError(
+            "`machines` must be a list of `MemorySpec`; put it in brackets."
+        )
+    for spec in machines:
+        check_machine(spec)
+    check_program(program)
     capacities = np.asarray(capacities)
-    if (capacities != np.floor(capacities)).any():
-        raise ValueError("`capacities` must be whole bytes; see `memory.capacities`.")
-    capacities = capacities.astype(np.int64)
+    if (
+        capacities.ndim != 1
+        or (capacities.size and capacities.dtype.kind not in "iuf")
+        or (capacities != np.floor(capacities)).any()
+    ):
+        raise ValueError(
+            f"`capacities` must be whole bytes [C], got {capacities.dtype} "
+            f"{list(capacities.shape)}; see `memory.capacities`."
+        )
     if not len(machines) or not capacities.size:
         raise ValueError("`machines` and `capacities` must hold at least one each.")
     if len({spec.value_bits for spec in machines}) > 1:
         raise ValueError("`machines` must agree in `value_bits`; sweep them apart.")
-    for spec in machines:
-        spec.checked()
-    check_capacity(machines[0], program, int(capacities.min()))
+    for capacity in (capacities.min(), capacities.max()):
+        check_capacity(machines[0], program, capacity)
+    capacities = capacities.astype(np.int64)
     if groups is None:
         groups = program.is_type_ii.astype(np.int64)
     trace = prepare(machines[0], program, batch_size)

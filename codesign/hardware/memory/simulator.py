@@ -3,13 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from codesign import units
 from codesign.hardware.memory import cache, channel
 from codesign.hardware.memory.spec import PREFETCH, MemorySpec, Policy
+from codesign.types import is_number
 from codesign.workload.iteration import Program, twice
+
+_MOST_BYTES = 2**62  # of a cache: they are counted in int64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,18 +136,19 @@ def simulate(
             in the cache (Table 3.1); else one, from a cold cache.
 
     Raises:
+        TypeError: If `spec` is no `MemorySpec`, or `program` no `Program`.
         ValueError: For a batch below 1, resources that are not positive, or a cache
-            that cannot hold a row of each map and the largest weight of some step.
+            that cannot hold a row of each map and the largest weight of some step, or
+            whose bytes cannot be counted.
     """
-    policy = policy or Policy()
-    if not isinstance(policy, Policy):
-        raise ValueError(f"`policy` (={policy!r}) must be a `Policy`.")
-    spec.checked()
+    policy = checked_policy(policy)
+    check_machine(spec)
+    check_program(program)
+    check_capacity(spec, program, spec.capacity_bytes)
     num_cold = program.num_steps if steady_state else 0
     program = twice(program) if steady_state else program
     trace = prepare(spec, program, batch_size)
     capacity = int(spec.capacity_bytes)
-    check_capacity(spec, program, capacity)
     look_ahead = policy.offload == "look_ahead"
     plan = cache.plan(trace, capacity, policy.replacement == "lru", look_ahead)
     compute_s = program.operations * batch_size / float(spec.throughput_ops_per_s)
@@ -169,6 +175,8 @@ def simulate(
 
 def prepare(spec: MemorySpec, program: Program, batch_size: int) -> cache.Trace:
     """The accesses of a program at one batch size, for any number of capacities."""
+    if not is_number(batch_size):
+        raise ValueError(f"`batch_size` must be a whole number, got {batch_size!r}.")
     return cache.trace(
         program.first,
         program.touched,
@@ -187,6 +195,7 @@ def smallest_capacity(program: Program, value_bits: int = 32) -> tuple[int, int]
     A step streams if the cache holds a row of each map that it touches and the largest
     of its weights whole (Section 4.3.3).
     """
+    check_program(program)
     rows = program.row[program.touched] * (value_bits // 8)
     is_map = np.array([role in "AG" for role in program.roles])[program.touched]
     begin = program.first[:-1]
@@ -196,8 +205,48 @@ def smallest_capacity(program: Program, value_bits: int = 32) -> tuple[int, int]
     return int(needed[step]), step
 
 
-def check_capacity(spec: MemorySpec, program: Program, capacity: int) -> None:
-    """Raises ValueError if some step cannot even stream through the cache."""
+def checked_policy(policy: Any) -> Policy:
+    """`policy`, or the default one for None; raises ValueError for anything else."""
+    if not isinstance(policy, Policy | None):
+        raise ValueError(f"`policy` (={policy!r}) must be a `Policy`.")
+    return policy or Policy()
+
+
+def check_machine(spec: Any) -> None:
+    """Raises TypeError for what is no `MemorySpec`, ValueError as its `checked`."""
+    if not isinstance(spec, MemorySpec):
+        raise TypeError(
+            f"`spec` must be a `MemorySpec`, got {type(spec).__name__}; take one of "
+            "`memory.SYSTEMS`, or the `spec` of a memory chip."
+        )
+    spec.checked()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(spec):
+        if np.ndim(leaf):
+            raise ValueError(
+                f"`spec{jax.tree_util.keystr(path)}` must be one number, got {leaf!r}; "
+                "`memory.sweep` takes several machines and capacities."
+            )
+
+
+def check_program(program: Any) -> None:
+    """Raises TypeError for what is no `Program`, such as a forward workload."""
+    if not isinstance(program, Program):
+        raise TypeError(
+            f"`program` must be a training iteration, got {type(program).__name__}; write "
+            "`workload.training_iteration(ops)` of a network's `ops`."
+        )
+
+
+def check_capacity(spec: MemorySpec, program: Program, capacity: Any) -> None:
+    """Raises ValueError if some step cannot even stream through the cache.
+
+    Also if its bytes are beyond what the simulator counts in int64.
+    """
+    if not is_number(capacity) or not float(capacity) <= _MOST_BYTES:
+        raise ValueError(
+            f"`capacity_bytes` (={capacity!r}) must be a number of at most 2^62 bytes."
+        )
+    capacity = int(capacity)
     needed, step = smallest_capacity(program, spec.value_bits)
     if capacity < needed:
         raise ValueError(
@@ -209,5 +258,14 @@ def check_capacity(spec: MemorySpec, program: Program, capacity: int) -> None:
 
 
 def capacities(mebibytes: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Whole bytes of capacities in MB of 2^20 bytes, int64."""
-    return np.round(np.asarray(mebibytes, float) * units.MIB).astype(np.int64)
+    """Whole bytes of capacities in MB of 2^20 bytes, int64.
+
+    Raises:
+        ValueError: If they are no numbers in 0..2^42.
+    """
+    values = np.asarray(mebibytes)
+    if values.dtype.kind not in "iuf" or not np.all(
+        (values >= 0) & (values <= _MOST_BYTES / units.MIB)
+    ):
+        raise ValueError(f"`mebibytes` must be numbers in 0..2^42, got {mebibytes!r}.")
+    return np.round(values.astype(float) * units.MIB).astype(np.int64)

@@ -7,7 +7,7 @@ from flax import struct
 from codesign import units
 from codesign.hardware.memory import channel
 from codesign.hardware.spec import checked_leaves, count
-from codesign.types import Scalar
+from codesign.types import Scalar, is_whole
 
 PREFETCH = {
     "none": channel.ON_DEMAND,
@@ -42,9 +42,10 @@ class MemorySpec:
 
     def checked(self) -> "MemorySpec":
         """Validates concrete values; returns float32 leaves, as `checked_leaves`."""
-        if self.value_bits < 8 or self.value_bits % 8:
+        bits = self.value_bits
+        if not is_whole(bits) or not 8 <= bits <= 512 or bits % 8:
             raise ValueError(
-                f"`value_bits` must be a multiple of 8, got {self.value_bits}; tensors "
+                f"`value_bits` must be a multiple of 8 in 8..512, got {bits!r}; tensors "
                 "are counted in whole bytes."
             )
         return checked_leaves(self)
@@ -74,8 +75,8 @@ class Policy:
             "offload": ("look_ahead", "when_full"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
+            given = getattr(self, name)
+            if not isinstance(given, str) or given not in allowed:
                 raise ValueError(
-                    f"`{name}` (={getattr(self, name)!r}) must be one of "
-                    f"{list(allowed)}."
+                    f"`{name}` (={given!r}) must be one of {list(allowed)}."
                 )

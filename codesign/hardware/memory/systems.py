@@ -2,6 +2,7 @@
 
 from codesign import units
 from codesign.hardware.memory.spec import MemorySpec
+from codesign.records.named import Named
 
 _CELL_UM2 = {  # 6T SRAM, high density, of one bit, by nm of the process
     14: 0.0499,  # Karl et al., Intel, ISSCC 2015
@@ -38,7 +39,7 @@ def _system(
 # memory model charges a MAC one operation of this peak (Tsai 2021), where a data sheet
 # counts two FLOPs, so its compute times are half of what the peak allows. Dies in mm2 as
 # TechPowerUp's and WikiChip's databases have them, of all chiplets together.
-SYSTEMS = {
+_SYSTEMS = {
     # Tsai 2021, Table 5.2, where the LLC of the 2080 Ti stands as 55 for TU102's 5.5 MB
     # (NVIDIA Turing white paper, 2018).
     "i9-10980XE": _system(24.75, 94, 2.765, die_mm2=485, node_nm=14),
@@ -62,3 +63,4 @@ SYSTEMS = {
     # NVIDIA Jetson AGX Orin 64 GB data sheet (2022): 2048 lanes at 1.3 GHz, FP32; 4 MB L2.
     "Jetson AGX Orin": _system(4, 204.8, 5.32, die_mm2=455, node_nm=8),
 }
+SYSTEMS = Named(_SYSTEMS)

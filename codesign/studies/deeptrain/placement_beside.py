@@ -1,7 +1,6 @@
 """What the same search finds from other seeds or on other numbers of cores."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -10,7 +9,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from codesign.records import settings
-from codesign.records.files import jsonable
+from codesign.records.files import jsonable, parse_json
 from codesign.report import Column, Results, Table
 from codesign.studies.claims import Verdict
 from codesign.studies.deeptrain.placement_settings import PlacementConfig
@@ -88,7 +87,7 @@ def read(
 def _check_settings(config: PlacementConfig, study: str, path: pathlib.Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"No such file: {path}")
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = parse_json(path.read_bytes())
     if not isinstance(there, dict) or there.pop("experiment", None) != study:
         raise ValueError(f"{path.name} is not one of {study}")
     ours = jsonable(config)

@@ -23,7 +23,8 @@ from codesign.studies.frame import Job
 from codesign.training import CheckpointStore, Trainer, TrainResult
 from codesign.workload import Workload
 
-_KEY = ("network", "placement", "seed", "epoch")  # of a line of metrics.jsonl
+# Of a line of metrics.jsonl.
+_KEY = {"network": str, "placement": str, "seed": int, "epoch": int}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Runs:
         """Goes on in `folder`, where `num_done` runs of the plan are finished."""
         self._config, self._prepared, self._job = config, prepared, job
         self._folder, self._num_done = folder, num_done
-        entries = read_metrics(job.workdir / "metrics.jsonl")
-        self._logged = {tuple(str(e.get(name)) for name in _KEY) for e in entries}
+        entries = read_metrics(job.workdir / "metrics.jsonl", _KEY)
+        self._logged = {tuple(str(entry[name]) for name in _KEY) for entry in entries}
 
     def train(self, x: np.ndarray, seed: int, best: float | None = None) -> TrainResult:
         """Trains the placement `x` `[C]`, or goes on where its checkpoint stands."""

@@ -44,9 +44,12 @@ def search(config: PlacementConfig, prepared: Prepared, job: Job) -> PlacementRe
             "results.json is there, but %s is gone; the search starts anew.", journal
         )
     study = open_study(config, num_sites, journal)
-    num_done = len(trained(study.trials))
+    ended = trained(study.trials)
+    num_done = len(ended)
     job.progress.skip(num_done * config.train.epochs)
     runs = Runs(config, prepared, job, folder, num_done)
+    for trial in ended:  # a kill may have come between its result and this
+        runs.forget(trial.x, config.seed)
     all_bn, no_bn = np.ones(num_sites, np.int8), np.zeros(num_sites, np.int8)
     study.enqueue(all_bn)
     study.enqueue(no_bn)

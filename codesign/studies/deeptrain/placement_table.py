@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.records.files import parse_json
 from codesign.search import points
 
 PUBLISHED = "vgg11_digits.csv"  # beside this file
@@ -112,7 +113,7 @@ def load(path: str | os.PathLike[str] | None = None) -> PlacementTable:
             name, text = os.fspath(path), file.read()
     head, _, body = text.partition("\n")
     try:
-        settings = json.loads(head.removeprefix("# "))
+        settings = parse_json(head.removeprefix("# "))
         rows = list(csv.reader(io.StringIO(body)))
         columns, rows = rows[0], rows[1:]
         num_epochs = sum(c.startswith("validation_") for c in columns)

@@ -175,7 +175,7 @@ def _fidelity(axes: Axes, sweep: NetworkSweep) -> None:
     ends = [min(exact.min(), smooth.min()), max(exact.max(), smooth.max())]
     axes.plot(ends, ends, color=canvas.GREY, lw=1, zorder=1)
     axes.scatter(exact, smooth, s=6, color=canvas.BLUE, alpha=0.35, lw=0, zorder=2)
-    axes.set(xscale="log", yscale="log")
+    canvas.log_scale(axes, "xy")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     axes.text(

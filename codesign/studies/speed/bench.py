@@ -106,7 +106,8 @@ def report(config: BenchConfig, found: dict[tuple, list[Quantity]]) -> frame.Rep
 def _bars(rows: list[Quantity]) -> Figure:
     """Draws measured over asked, from 1."""
     figure, axes = canvas.single(1.0 + 0.26 * len(rows))
-    axes.set(xscale="log", xlabel="Measured over asked", yticks=range(len(rows)))
+    canvas.log_scale(axes, "x")
+    axes.set(xlabel="Measured over asked", yticks=range(len(rows)))
     axes.set_yticklabels([row.title for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.axvline(1, color=canvas.INK, lw=1)

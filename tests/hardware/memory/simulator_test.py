@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.hardware import memory
+from codesign.hardware import chips, memory, roofline
 from codesign.hardware.memory import MemorySpec, Policy, cache, reuse, simulate, sweep
 from codesign.hardware.memory.compiled import compiled
 from codesign.studies.speed import plain_simulator as reference
@@ -389,6 +389,79 @@ def test_refuses():
     mixed = [spec, memory.SYSTEMS["TPU v5e"]]
     with pytest.raises(ValueError, match="value_bits"):
         sweep(mixed, program, np.array([1000]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"capacity_bytes": value} for value in (1e30, 2.0**63, "1 GB", None, True)),
+        {"capacity_bytes": np.array([1e6, 2e6])},
+        *({"bandwidth_bytes_per_s": value} for value in (1e-300, 1e300, "fast")),
+        {"throughput_ops_per_s": 1e-40},  # float32 has it, but XLA makes it 0
+        *({"value_bits": value} for value in (None, "32", 32.0, np.array([8, 16]))),
+    ],
+)
+def test_refuses_what_is_no_amount_that_it_can_count(changes):
+    (field,) = changes
+    spec = dataclasses.replace(memory.SYSTEMS["A100"], **changes)
+    program = training_iteration(chain())
+    with pytest.raises(ValueError, match=rf"`(spec\.)?{field}`"):
+        simulate(spec, program)
+    if field != "capacity_bytes":  # of which a sweep has its own
+        with pytest.raises(ValueError, match=rf"`(spec\.)?{field}`"):
+            sweep([spec], program, np.array([1000]))
+
+
+def test_the_largest_cache_is_an_endless_one():
+    assert run(2.0**62).total_s == run(10**9).total_s == run(368).total_s
+
+
+@pytest.mark.parametrize("batch_size", ["32", None, True, np.array([3]), float("nan")])
+def test_refuses_what_is_no_batch(batch_size):
+    program = training_iteration(chain())
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number"):
+        simulate(memory.SYSTEMS["A100"], program, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("capacities", [[1e30], [-1], ["1 MB"], None, 1e6, [[1e6]]])
+def test_refuses_what_are_no_capacities(capacities):
+    with pytest.raises(ValueError, match="`capacit"):
+        sweep([memory.SYSTEMS["A100"]], training_iteration(chain()), capacities)
+
+
+@pytest.mark.parametrize("mebibytes", [[1e30], [-1.0], ["24"], float("nan")])
+def test_refuses_what_are_no_mebibytes(mebibytes):
+    with pytest.raises(ValueError, match=r"`mebibytes` must be numbers in 0\.\.2"):
+        memory.capacities(mebibytes)
+
+
+def test_what_is_no_iteration_or_no_machine_says_how_to_make_one():
+    spec, ops = memory.SYSTEMS["A100"], chain()
+    program = training_iteration(ops)
+    for call in (
+        lambda: simulate(spec, ops),  # pyright: ignore
+        lambda: sweep([spec], ops, np.array([1000])),  # pyright: ignore
+        lambda: memory.smallest_capacity(ops),  # pyright: ignore
+    ):
+        with pytest.raises(
+            TypeError, match=r"got Workload; .*training_iteration\(ops\)"
+        ):
+            call()
+    with pytest.raises(TypeError, match=r"got Chip; take one of `memory\.SYSTEMS`"):
+        simulate(chips.by_name("memory:A100"), program)  # pyright: ignore
+    with pytest.raises(TypeError, match="put it in brackets"):
+        sweep(spec, program, np.array([1000]))  # pyright: ignore
+
+
+def test_a_memory_that_is_not_there_is_answered_with_the_nearest():
+    with pytest.raises(KeyError, match="no 'rtx 2080'; did you mean `RTX 2080 Ti`?"):
+        memory.SYSTEMS["rtx 2080"]
+    with pytest.raises(KeyError, match="no 'abacus'; there are `i9-10980XE`, `RTX"):
+        memory.SYSTEMS["abacus"]
+    with pytest.raises(ValueError, match="did you mean `memory:H100`"):
+        chips.by_name("memory:h100")
+    with pytest.raises(KeyError, match="did you mean `Titan Xp`"):
+        roofline.GPUS["titan"]
 
 
 def test_compiled_without_a_folder_for_its_cache(monkeypatch):

@@ -135,7 +135,7 @@ def test_damaged_files(tmp_path, name, text, message):
         ({"seed": True}, "`seed` in results.json is True"),
         ({"environment": {}}, "num_cpus"),
         ({"environment": {"num_cpus": "<b>"}}, "`num_cpus` in results.json is '<b>'"),
-        ({"wall_s": math.nan}, "`wall_s` must be finite"),
+        ({"wall_s": math.nan}, "`wall_s` must be a finite number"),
         ({"quantities": []}, "damaged.*No quantity 'num_evaluations'"),
         ({"quantities": [3]}, "damaged"),
         ({"quantities": {"name": 1}}, "dictionary"),

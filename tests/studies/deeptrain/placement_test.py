@@ -137,6 +137,20 @@ def test_running_again_trains_nothing_and_finds_the_same(finished, three_sites):
     assert (workdir / "metrics.jsonl").read_text() == lines
 
 
+def test_what_a_kill_after_a_result_leaves_is_cleared(finished, tmp_path, three_sites):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished[0], workdir)
+    kept = {path.name for path in (workdir / "checkpoints").iterdir()}
+    shutil.copytree(
+        workdir / "checkpoints" / "111-seed1", workdir / "checkpoints" / "111-seed0"
+    )
+    (workdir / ".report.html.0123abcd.tmp").touch()
+    placement.run(_TINY, workdir=workdir)
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == kept
+    assert not list(workdir.glob("*.tmp"))
+    assert _values(workdir) == _values(finished[0])
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment_gives_the_same_quantities(
     finished, tmp_path, three_sites
@@ -318,7 +332,7 @@ def test_another_setting_in_the_same_workdir_is_refused(finished, three_sites):
         ({"sparsity_penalty": -0.1}, "`sparsity_penalty` must be >= 0, got -0.1"),
         ({"chip": "deeptrain:0R1G"}, "`R`.*at least 1"),
         ({"chip": "deeptrain:3R4G"}, "must not exceed 4"),
-        ({"chip": "roofline:abacus"}, "`chip`.*must be one of.*roofline:Titan Xp"),
+        ({"chip": "roofline:abacus"}, "`chip`.*none that is known.*roofline:Titan Xp"),
         ({"num_train": 10**6}, "`num_train`"),
         ({"train": TrainConfig(epochs=0)}, "`epochs`"),
         ({"train": TrainConfig(batch_size=5000)}, "`batch_size`"),
