@@ -322,6 +322,66 @@ def test_attention_by_hand():
     assert _num_parameters(counted) == model.count_params()
 
 
+def test_shapes_that_keras_leaves_open():
+    # Keras's own example of EinsumDense: 32 positions, 128 x 64 and then 64 x 8 weights.
+    x = keras.Input((32, 128))
+    open_one = layers.EinsumDense("abc,cd->abd", output_shape=(None, 64))
+    inner = keras.Input((None, 64))
+    nested = keras.Model(inner, layers.Dense(8)(inner))
+    y = nested(layers.LayerNormalization()(open_one(x)))
+    ops = importer.from_model(keras.Model(x, y))
+    assert ops.output_shapes == ((32, 64), (32, 64), (32, 8))
+    assert ops.total_macs == 32 * 128 * 64 + 32 * 64 * 8
+
+
+def test_what_keras_does_not_train_is_fixed():
+    # The statistics of an input, and a frozen convolution: W, but no D.
+    x = keras.Input((8, 8, 3))
+    y = layers.Normalization()(x)
+    y = layers.Conv2D(4, 3, trainable=False, name="frozen")(y)
+    y = layers.Conv2D(5, 3, use_bias=False, name="trained")(y)
+    ops = importer.from_model(keras.Model(x, y))
+    assert [bool(op.fixed) for op in ops.ops] == [True, True, False]
+    program = training_iteration(ops)
+    assert [name for name in program.tensors if name[0] == "D"] == ["D:trained"]
+    # Backward, the weights' gradient alone: 16 positions of 9 x 4 x 5.
+    back = dict(zip(program.step_names, program.operations.tolist(), strict=True))
+    assert back["trained back"] == 16 * 180
+
+
+class _Mine(layers.Layer):
+    def build(self, shape):
+        self.matrix = self.add_weight(shape=(shape[-1], 7))
+
+    def call(self, x):
+        return keras.ops.matmul(x, self.matrix)
+
+
+@pytest.mark.parametrize(
+    ("make", "macs"),
+    [
+        (lambda: _Mine(), 6 * 4 * 7),
+        (lambda: layers.LSTM(5), 6 * 4 * (4 + 5) * 5),
+        (lambda: layers.GRU(5), 6 * 3 * (4 + 5) * 5),
+        (lambda: layers.TimeDistributed(layers.Dense(5)), 6 * 4 * 5),
+        (lambda: layers.EinsumDense("abc,bcd->abd", (6, 5)), 6 * 4 * 5),
+        (lambda: layers.Dense(5, activation=lambda x: x + 1), 6 * 4 * 5),
+    ],
+)
+def test_refusals_name_a_way_that_counts(make, macs):
+    x = keras.Input((6, 4))
+    model = keras.Model(x, make()(x))
+    with pytest.raises(ValueError, match=r"workload.trace\(model.stateless_call"):
+        importer.from_model(model)
+    weights, state = (
+        [variable.value for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+    example = jax.ShapeDtypeStruct((1, 6, 4), "float32")
+    ops = workload.trace(model.stateless_call, weights, state, example, inputs=(2,))
+    assert ops.total_macs == macs
+
+
 def test_refuses():
     class Mine(layers.Layer):
         def call(self, x):
