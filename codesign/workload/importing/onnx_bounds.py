@@ -10,8 +10,8 @@ from typing import Any
 
 from codesign.workload.importing.recorder import MOST_ELEMENTS
 
-_MOST_NODES = 1 << 15  # functions expanded; a GPT-2 as exported has some 3,000
-_MOST_BYTES = 1 << 28  # of nodes, functions expanded
+_MOST_NODES = 1 << 14  # functions expanded; a GPT-2 as exported has some 3,000
+_MOST_BYTES = 1 << 26  # of nodes, functions expanded
 _PACKED = {  # bits of a number where several share a byte
     **{"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2},
     **{"FLOAT6E2M3": 6, "FLOAT6E3M2": 6},

@@ -130,17 +130,12 @@ def prepared(
         names: Of the values that are constant.
         values: What is known of all values.
     """
-    shapes = {
-        name: shape
-        for name in values.types
-        if (shape := values.shape(name)) is not None
-    }
-    constants = _constants(onnx, names, shapes, values)
+    constants = _constants(onnx, names, values)
     network = Network(
         recorder=Recorder(),
-        shapes=shapes,
+        shapes=values.shapes,
         constants=constants,
-        images=_images(graph.node, shapes),
+        images=_images(graph.node, values.shapes),
         origins=_origins(graph, constants),
         biases=_biases(graph, names, constants),
         read={name for node in graph.node for name in node.input}
@@ -165,19 +160,17 @@ def prepared(
     return network, nodes
 
 
-def _constants(
-    onnx: Any, names: Iterable[str], shapes: dict[str, Shape], values: Values
-) -> dict[str, Constant]:
+def _constants(onnx: Any, names: Iterable[str], values: Values) -> dict[str, Constant]:
     kinds = onnx.TensorProto
     floats = kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.DOUBLE
     constants = {}
     for name in names:
-        if name in shapes:
+        if name in values.shapes:
             array = values.arrays.get(name)
             is_float = values.types[name].tensor_type.elem_type in floats
             is_number = is_float and array is not None and array.size == 1
             number = float(array.reshape(())) if is_number else None
-            constants[name] = Constant(shapes[name], is_float, number)
+            constants[name] = Constant(values.shapes[name], is_float, number)
     return constants
 
 

@@ -11,8 +11,8 @@ from codesign.workload.importing.recorder import MOST_ELEMENTS
 from codesign.workload.op import Shape
 
 MOST_KNOWN = 1024  # elements of a value whose numbers may decide a shape
-_MOST_AXES = 64  # of a value, as in NumPy
-_MOST_COMPUTED = 1 << 13  # nodes
+_MOST_AXES = 32  # of a value; networks have up to 8
+_MOST_COMPUTED = 1 << 12  # nodes
 _COMPUTED = (  # operators by which exporters compute a shape
     *("Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal"),
     *("Expand", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less"),
@@ -33,20 +33,22 @@ class Values:
 
     Attributes:
         types: An `onnx.TypeProto` for each value whose type follows.
+        shapes: Of each value whose shape follows.
         arrays: Numbers of small constants, and of what follows from them and shapes.
     """
 
-    types: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    types: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shapes: dict[str, Shape] = dataclasses.field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def shape(self, name: str) -> Shape | None:
-        """The shape of a value, or None if it does not follow."""
-        kind = self.types[name].tensor_type if name in self.types else None
-        if kind is None or not kind.HasField("shape"):
-            return None
-        if not all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            return None
-        return tuple(dim.dim_value for dim in kind.shape.dim)
+    def add(self, name: str, kind: Any) -> None:
+        """Notes the type of a value, an `onnx.TypeProto`."""
+        self.types[name] = kind
+        tensor = kind.tensor_type
+        if tensor.HasField("shape"):
+            dims = tensor.shape.dim
+            if all(dim.HasField("dim_value") for dim in dims):
+                self.shapes[name] = tuple(dim.dim_value for dim in dims)
 
 
 def infer(onnx: Any, model: Any) -> Values:
@@ -64,10 +66,12 @@ def infer(onnx: Any, model: Any) -> Values:
             the node.
     """
     graph = model.graph
-    values = Values({value.name: value.type for value in graph.input}, {})
+    values = Values()
+    for value in graph.input:
+        values.add(value.name, value.type)
     for tensor in graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
-        values.types[tensor.name] = _type_of(onnx, tensor.data_type, tensor.dims)
+        values.add(tensor.name, _type_of(onnx, tensor.data_type, tensor.dims))
         values.arrays[tensor.name] = array
     inference = _Inference(onnx, model, values)
     for node in graph.node:
@@ -94,12 +98,12 @@ class _Inference:
         """Infers the types of a node's results, and its value if that may be needed."""
         self._check_axes(node)
         for name, kind in self._types(node).items():
-            self._values.types[name] = kind
+            self._values.add(name, kind)
             self._check_size(node, name)
         value = self._computed(node)
         if value is not None and value.dtype != object and value.size <= MOST_KNOWN:
             kind = self._onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-            self._values.types[node.output[0]] = _type_of(self._onnx, kind, value.shape)
+            self._values.add(node.output[0], _type_of(self._onnx, kind, value.shape))
             self._values.arrays[node.output[0]] = value
 
     def _types(self, node: Any) -> dict[str, Any]:
@@ -135,9 +139,16 @@ class _Inference:
         return {name: kind for name, kind in found.items() if name}
 
     def _check_axes(self, node: Any) -> None:
+        """Raises ValueError if a node makes onnx write out very many axes or shapes."""
+        for given in node.attribute:
+            if given.name == "num_outputs" and given.i != len(node.output):
+                raise ValueError(
+                    f"The node {node.name!r} ({node.op_type}) has {len(node.output)} "
+                    f"outputs; its `num_outputs` (={given.i}) must be as many."
+                )
         first = _MAKES_AXES.get(node.op_type)
         for name in () if first is None else node.input[first:]:
-            shape = self._values.shape(name)
+            shape = self._values.shapes.get(name)
             if shape is not None and math.prod(shape) > _MOST_AXES and len(shape) < 2:
                 raise ValueError(
                     f"The node {node.name!r} ({node.op_type}) takes its shape from "
@@ -145,11 +156,12 @@ class _Inference:
                 )
 
     def _check_size(self, node: Any, name: str) -> None:
-        shape = self._values.shape(name) or ()
+        shape = self._values.shapes.get(name, ())
         is_sized = min(shape, default=0) >= 0 and math.prod(shape) <= MOST_ELEMENTS
         if not is_sized or len(shape) > _MOST_AXES:
+            told = shape if len(shape) <= _MOST_AXES else f"{len(shape)} axes"
             raise ValueError(
-                f"The node {node.name!r} ({node.op_type}) makes a value of {shape}; it "
+                f"The node {node.name!r} ({node.op_type}) makes a value of {told}; it "
                 f"may have at most 2^40 elements and {_MOST_AXES} axes."
             )
 
@@ -162,8 +174,13 @@ class _Inference:
         arrays, names = self._values.arrays, [name for name in node.input if name]
         if node.op_type not in _COMPUTED or len(node.output) != 1:
             return None
-        shape = self._values.shape(node.output[0])
-        is_small = shape is not None and math.prod(shape) <= MOST_KNOWN
+        shape = self._values.shapes.get(node.output[0])
+        if shape is None:
+            return None
+        kind = self._values.types[node.output[0]].tensor_type.elem_type
+        is_whole = kind in (self._onnx.TensorProto.INT64, self._onnx.TensorProto.INT32)
+        # Few shapes are computed in floats, and most small tensors of floats are weights.
+        is_small = math.prod(shape) <= (MOST_KNOWN if is_whole else _MOST_AXES)
         is_known = all(name in arrays for name in names)
         if not is_small or not is_known or self._num_computed == _MOST_COMPUTED:
             return None
@@ -181,7 +198,7 @@ class _Inference:
             )
 
     def _measured(self, node: Any) -> np.ndarray | None:
-        shape = self._values.shape(node.input[0])
+        shape = self._values.shapes.get(node.input[0])
         if shape is None:
             return None
         given = {a.name: a.i for a in node.attribute}

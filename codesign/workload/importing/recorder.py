@@ -272,6 +272,7 @@ class Recorder:
         sizes: dict[str, int] = {}
         names = _Names()
         merged: dict[tuple[int, ...], str] = {}
+        renamed: dict[str, str] = {}
         started: set[int] = set()
         for name, ops in readers.items():
             if ops not in merged:
@@ -279,12 +280,13 @@ class Recorder:
                 first = f"{first}/{name}" if ops[0] in started else first
                 started.add(ops[0])
                 merged[ops] = names.unused(first)
+            renamed[name] = merged[ops]
             sizes[merged[ops]] = sizes.get(merged[ops], 0) + self._sizes[name]
         for i, op in enumerate(self._ops):
-            names = dict.fromkeys(merged[readers[name]] for name in op.parameters)
-            self._ops[i] = dataclasses.replace(op, parameters=tuple(names))
+            shared = dict.fromkeys(renamed[name] for name in op.parameters)
+            self._ops[i] = dataclasses.replace(op, parameters=tuple(shared))
         self._sizes = sizes
-        self._fixed = {merged[readers[name]] for name in self._fixed & readers.keys()}
+        self._fixed = {renamed[name] for name in self._fixed & renamed.keys()}
 
     def finish(self, outputs: Iterable[Value]) -> Workload:
         """The workload; an output of the network that is one of its inputs is dropped.
@@ -292,9 +294,9 @@ class Recorder:
         Raises:
             ValueError: If there is no op at all.
         """
+        sources = dict.fromkeys(self.filled(value).source for value in outputs)
         if not self._ops:
             raise ValueError("The network has no layers; there is nothing to count.")
-        sources = dict.fromkeys(self.filled(value).source for value in outputs)
         ops = (
             dataclasses.replace(
                 op, fixed=tuple(name for name in op.parameters if name in self._fixed)
