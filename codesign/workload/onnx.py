@@ -116,12 +116,12 @@ def _import(
     train_all: bool,
 ) -> Workload:
     check_content(onnx, proto, folder)
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
-    model, tensors = without_numbers(onnx, proto)
-    names = constant_names(model.graph, tensors)
-    fix_inputs(model, tensors, dimensions, batch_size)
     try:
+        if proto.functions:
+            proto = onnx.inliner.inline_local_functions(proto)
+        model, tensors = without_numbers(onnx, proto)
+        names = constant_names(model.graph, tensors)
+        fix_inputs(model, tensors, dimensions, batch_size)
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"The ONNX model is invalid: {error}") from None

@@ -214,7 +214,7 @@ def _biases(
     """Sums that add a bias to a matrix product: product to bias and sum."""
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in node.input[: 1 if node.op_type == "CastLike" else None]:
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
     found = {}
