@@ -116,6 +116,6 @@ def _file(
         if batch:
             batch_size = int(batch)
         else:
-            listed = tuple(map(int, sizes.split("x")))
-            dimensions[key] = listed if len(listed) > 1 else listed[0]
+            whole = tuple(map(int, sizes.split("x")))
+            dimensions[key] = whole if "x" in sizes else int(sizes)
     return pathlib.Path(path), dict(reversed(dimensions.items())), batch_size

@@ -122,6 +122,14 @@ def test_bombs(make, message):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 2**18  # kB
 
 
+def test_types_that_an_operator_does_not_take():
+    model = build([node("Relu", "x", "r"), node("Softmax", "r", "y", "last")], (), _X)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    with pytest.raises(ValueError, match="invalid: the node 'last'.*unsupported type"):
+        importer.from_model(model)
+
+
 def test_large_constants_that_nobody_needs():
     # 1024^3 numbers, as 18 kB: no op, and not computed.
     nodes = [node("Max", "p0 p1 p2", "big"), node("Relu", "x", "y")]

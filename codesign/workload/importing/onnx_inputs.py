@@ -53,7 +53,6 @@ def fix_inputs(
             continue
         if dims and dims[0].dim_value > 1:
             _check_batch(name, dims, batch_size)
-        whole = tuple(dim.dim_value if dim.dim_value > 0 else 224 for dim in dims[1:])
         first = dims[0].dim_param if dims else ""
         for axis, dim in enumerate(dims):
             symbol, size = dim.dim_param, dim.dim_value
@@ -63,18 +62,23 @@ def fix_inputs(
             elif is_batch or (symbol and symbol in batches):
                 dim.dim_value = 1
             elif size < 1:
-                way_out = (
-                    f"pass the input's sizes, dimensions={{{name!r}: {(1, *whole)}}}"
-                )
-                if symbol:
-                    way_out += f", or this one's, dimensions={{{symbol!r}: 224}}"
-                else:
-                    way_out = f"name it, or {way_out}"
-                raise ValueError(
-                    f"Axis {axis} of the input {name!r} is open ({symbol!r}); {way_out}; "
-                    f"or export the model with fixed sizes. Its first axis ({first!r}) "
-                    "is the batch, unless `dimensions` gives its size too."
-                )
+                raise _open_axis(name, dims, axis, first)
+
+
+def _open_axis(name: str, dims: Any, axis: int, first: str) -> ValueError:
+    """The error for an axis without a size; `first` is the symbol of the first one."""
+    symbol = dims[axis].dim_param
+    rest = (dim.dim_value if dim.dim_value > 0 else 224 for dim in dims[1:])
+    way_out = f"pass the input's sizes, dimensions={{{name!r}: {(1, *rest)}}}"
+    if symbol:
+        way_out += f", or this one's, dimensions={{{symbol!r}: 224}}"
+    else:
+        way_out = f"name it, or {way_out}"
+    return ValueError(
+        f"Axis {axis} of the input {name!r} is open ({symbol!r}); {way_out}; or export "
+        f"the model with fixed sizes. Its first axis ({first!r}) is the "
+        "batch, unless `dimensions` gives its size too."
+    )
 
 
 def _check_dimensions(

@@ -168,8 +168,9 @@ def _constants(onnx: Any, names: Iterable[str], values: Values) -> dict[str, Con
         if name in values.shapes:
             array = values.arrays.get(name)
             is_float = values.types[name].tensor_type.elem_type in floats
-            is_number = is_float and array is not None and array.size == 1
-            number = float(array.reshape(())) if is_number else None
+            number = None
+            if is_float and array is not None and array.size == 1:
+                number = float(array.reshape(()))
             constants[name] = Constant(values.shapes[name], is_float, number)
     return constants
 

@@ -69,6 +69,7 @@ def infer(onnx: Any, model: Any) -> Values:
     values = Values()
     for value in graph.input:
         values.add(value.name, value.type)
+        _check_size(f"The input {value.name!r} is", values.shapes.get(value.name, ()))
     for tensor in graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         values.add(tensor.name, _type_of(onnx, tensor.data_type, tensor.dims))
@@ -81,6 +82,16 @@ def infer(onnx: Any, model: Any) -> Values:
 
 def _type_of(onnx: Any, data_type: int, shape: Any) -> Any:
     return onnx.helper.make_tensor_type_proto(data_type, tuple(shape))
+
+
+def _check_size(what: str, shape: Shape) -> None:
+    """Raises ValueError for too many elements or axes."""
+    is_sized = min(shape, default=0) >= 0 and math.prod(shape) <= MOST_ELEMENTS
+    if not is_sized or len(shape) > _MOST_AXES:
+        told = shape if len(shape) <= _MOST_AXES else f"{len(shape)} axes"
+        raise ValueError(
+            f"{what} of {told}; it may have at most 2^40 elements and {_MOST_AXES} axes."
+        )
 
 
 class _Inference:
@@ -99,7 +110,8 @@ class _Inference:
         self._check_axes(node)
         for name, kind in self._types(node).items():
             self._values.add(name, kind)
-            self._check_size(node, name)
+            what = f"The node {node.name!r} ({node.op_type}) makes a value"
+            _check_size(what, self._values.shapes.get(name, ()))
         value = self._computed(node)
         if value is not None and value.dtype != object and value.size <= MOST_KNOWN:
             kind = self._onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
@@ -107,12 +119,12 @@ class _Inference:
             self._values.arrays[node.output[0]] = value
 
     def _types(self, node: Any) -> dict[str, Any]:
+        """Types of a node's results, by name; none where what it reads is not known."""
         names = [name for name in node.input if name]
         version = self._opsets.get(node.domain, 0)
         defs, values = self._onnx.defs, self._values
-        if any(name not in values.types for name in names):
-            return {}
-        if not defs.has(node.op_type, node.domain):
+        is_typed = all(name in values.types for name in names)
+        if not is_typed or not defs.has(node.op_type, node.domain):
             return {}
         schema = defs.get_schema(node.op_type, version, node.domain)
         if not schema.has_type_and_shape_inference_function:  # as GroupNormalization
@@ -122,8 +134,10 @@ class _Inference:
             for name in names
             if name in values.arrays and values.arrays[name].dtype != object
         }
+        inference = self._onnx.shape_inference
+        failures = self._onnx.checker.ValidationError, inference.InferenceError
         try:
-            found = self._onnx.shape_inference.infer_node_outputs(
+            found = inference.infer_node_outputs(
                 schema,
                 node,
                 {name: values.types[name] for name in names},
@@ -131,7 +145,7 @@ class _Inference:
                 opset_imports=self._imports,
                 ir_version=self._ir_version,
             )
-        except (self._onnx.shape_inference.InferenceError, RuntimeError) as error:
+        except (*failures, RuntimeError) as error:
             raise ValueError(
                 f"The ONNX model is invalid: the node {node.name!r} ({node.op_type}) "
                 f"does not fit what it reads: {error}"
@@ -154,16 +168,6 @@ class _Inference:
                     f"The node {node.name!r} ({node.op_type}) takes its shape from "
                     f"{name!r} of {shape}; a value has at most {_MOST_AXES} axes."
                 )
-
-    def _check_size(self, node: Any, name: str) -> None:
-        shape = self._values.shapes.get(name, ())
-        is_sized = min(shape, default=0) >= 0 and math.prod(shape) <= MOST_ELEMENTS
-        if not is_sized or len(shape) > _MOST_AXES:
-            told = shape if len(shape) <= _MOST_AXES else f"{len(shape)} axes"
-            raise ValueError(
-                f"The node {node.name!r} ({node.op_type}) makes a value of {told}; it "
-                f"may have at most 2^40 elements and {_MOST_AXES} axes."
-            )
 
     def _computed(self, node: Any) -> np.ndarray | None:
         """What a node computes, or None if that is not known or may be large."""
@@ -188,19 +192,17 @@ class _Inference:
         reference = importlib.import_module("onnx.reference")
         try:
             alone = reference.ReferenceEvaluator(node, opsets=self._opsets)
+            feeds = {name: arrays[name] for name in names}
             with np.errstate(all="ignore"):
-                return np.asarray(
-                    alone.run(None, {name: arrays[name] for name in names})[0]
-                )
+                return np.asarray(alone.run(None, feeds)[0])
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-            return (
-                None  # a shape that then stays open, which is said where it is needed
-            )
+            return None  # what then stays open is said where it is needed
 
     def _measured(self, node: Any) -> np.ndarray | None:
+        """The shape or size of what a node reads."""
         shape = self._values.shapes.get(node.input[0])
         if shape is None:
             return None
         given = {a.name: a.i for a in node.attribute}
-        part = np.array(shape[given.get("start") : given.get("end")], np.int64)
-        return part if node.op_type == "Shape" else np.prod(part, dtype=np.int64)
+        part = shape[given.get("start") : given.get("end")]
+        return np.array(part if node.op_type == "Shape" else math.prod(part), np.int64)
