@@ -222,6 +222,21 @@ def test_only_zeros_pad_for_free(mode, value, is_free):
     assert ops.total_macs == 64 * 108
 
 
+@pytest.mark.parametrize(
+    ("op", "pads", "size", "positions"),
+    [
+        # Each position of the smaller map meets the kernel once.
+        *(("Conv", 2, 10, 64), ("Conv", 1, 8, 64), ("Conv", 0, 6, 36)),
+        *(("ConvTranspose", 0, 10, 64), ("ConvTranspose", 2, 6, 36)),
+    ],
+)
+def test_products_of_a_convolution(op, pads, size, positions):
+    nodes, weights = [node(op, "x k", "y", pads=[pads] * 4)], [weight("k", 3, 3, 3, 3)]
+    ops = importer.from_model(build(nodes, weights))
+    assert ops.output_shapes == ((size, size, 3),)
+    assert ops.total_macs == positions * 81
+
+
 def test_variants_and_names():
     # 4 channels in 2 groups; nodes of equal names, one named like an input.
     nodes = [

@@ -121,13 +121,14 @@ class Recorder:
     ) -> Value:
         """A convolution with a kernel [..., C / groups, K]; depthwise if C / groups is 1.
 
-        A transposed one multiplies each of its input's positions with the whole kernel.
+        The whole kernel meets each position of the smaller map, so a transposed one's
+        input: taps on padding count, those on inserted zeros do not.
         """
         groups = x.shape[-1] // kernel[-2]
         variant = "transposed" if transposed else "grouped" if groups > 1 else ""
         if variant == "grouped" and kernel[-2] == 1:
             variant = "depthwise"
-        positions = math.prod((x.shape if transposed else output_shape)[:-1])
+        positions = min(math.prod(x.shape[:-1]), math.prod(output_shape[:-1]))
         return self.op(
             name,
             "conv",
