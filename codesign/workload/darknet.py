@@ -7,23 +7,18 @@ import pathlib
 from collections.abc import Callable
 
 from codesign.workload.graph import Workload
-from codesign.workload.importing.recorder import Recorder, Value
+from codesign.workload.importing.darknet_cfg import MOST, Section, sections
+from codesign.workload.importing.file import read_bytes
+from codesign.workload.importing.recorder import Recorder, SizeError, Value
 from codesign.workload.op import Shape
 
 __all__ = ["from_cfg"]
 
-_MOST_BYTES = 1 << 22  # of a file
-_MOST = 1 << 24  # of any number in it, and of the values of a map per example times 256
+_MOST_BYTES = 1 << 20  # of a file
 
 _ACTIVATIONS = (
     *("linear", "leaky", "relu", "relu6", "mish", "swish", "logistic", "tanh", "elu"),
     *("selu", "gelu", "hard_mish"),
-)
-# Settings that a section may have and that change no count.
-_SILENT = (
-    *("stopbackward", "onlyforward", "dontload", "dontloadscales", "dontsave"),
-    *("learning_rate", "learning_rate_scale", "burnin_update", "train_only_bn"),
-    *("flipped", "name", "clip", "momentum", "decay", "smooth", "batch", "noloss"),
 )
 
 
@@ -33,95 +28,29 @@ def from_cfg(path: str | os.PathLike) -> Workload:
     A convolution with batch norm has the kernel as its weights and the norm all four
     vectors; one without has kernel and bias. Ops are named by kind and section, `conv_0`
     being the first after [net]. YOLO, region and detection sections are no ops: the
-    convolutions before them are the heads. `reorg` is a view.
+    convolutions before them are the heads. `reorg` is a view. A shortcut of unequal maps
+    adds what they have in common, and keeps the last one's shape.
 
     Raises:
-        ValueError: Naming the line, for a section, setting or number that is not known.
+        ValueError: Naming the line, for a section, setting or number that is not known,
+            or a size that is too large to count; or if the file is no regular one.
         OSError: If the file cannot be read.
     """
     path = pathlib.Path(path)
-    size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise ValueError(
-            f"`path` (={path}) has {size} bytes; a .cfg has at most {_MOST_BYTES}."
-        )
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"`path` (={path}) is no text: {error}.") from None
-    return _import(_sections(text, path.name))
+    return _import(sections(text, path.name))
 
 
-@dataclasses.dataclass(eq=False)
-class _Section:
-    """One `[kind]` with its settings, each with the line that it stands on."""
+@dataclasses.dataclass(frozen=True)
+class _Weights:
+    """Tensors of a convolution, which later ones may share."""
 
-    kind: str
-    where: str
-    settings: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    used: set[str] = dataclasses.field(default_factory=set)
-
-    def text(self, key: str, default: str) -> str:
-        self.used.add(key)
-        return self.settings.get(key, (default, ""))[0]
-
-    def number(self, key: str, default: int, least: int = 0) -> int:
-        return self.numbers(key, (default,), least)[0]
-
-    def numbers(
-        self, key: str, default: tuple[int, ...], least: int
-    ) -> tuple[int, ...]:
-        self.used.add(key)
-        if key not in self.settings:
-            return default
-        text, where = self.settings[key]
-        try:
-            values = tuple(int(part) for part in text.strip(",").split(","))
-        except ValueError:
-            values = ()
-        if not values or not all(least <= value <= _MOST for value in values):
-            raise ValueError(
-                f"{where}: `{key}` (={text!r}) must be a whole number from {least} to "
-                f"{_MOST}."
-            )
-        return values
-
-    def check_all_used(self) -> None:
-        for key, (_, where) in self.settings.items():
-            if key not in self.used and key not in _SILENT:
-                raise ValueError(
-                    f"{where}: `{key}` of [{self.kind}] is not known; remove it if it "
-                    "changes no shape."
-                )
-
-    def error(self, why: str) -> ValueError:
-        return ValueError(f"{self.where}: [{self.kind}] {why}")
-
-
-def _sections(text: str, name: str) -> list[_Section]:
-    sections: list[_Section] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        where = f"{name}, line {number}"
-        line = "".join(line.partition("#")[0].partition(";")[0].split())
-        if not line:
-            continue
-        if line.startswith("["):
-            if not line.endswith("]"):
-                raise ValueError(f"{where}: {line!r} must end in ].")
-            sections.append(_Section(line[1:-1].lower(), where))
-            continue
-        key, equals, value = line.partition("=")
-        if not equals or not key or not sections:
-            raise ValueError(
-                f"{where}: {line!r} must be `key=value`, after a [section]."
-            )
-        settings = sections[-1].settings
-        first = settings.setdefault(key, (value, where))[0]
-        if first != value and sections[-1].kind not in ("net", "network"):
-            raise ValueError(f"{where}: `{key}` is set twice, and differently.")
-    if not sections or sections[0].kind not in ("net", "network"):
-        raise ValueError(f"{name}: the first section must be [net].")
-    return sections
+    kernel: Shape
+    conv: str
+    norm: str  # empty without batch norm
 
 
 @dataclasses.dataclass(eq=False)
@@ -131,12 +60,13 @@ class _State:
     recorder: Recorder
     outputs: list[Value]  # of each section
     value: Value  # of the last one
+    convolutions: dict[int, "_Weights"] = dataclasses.field(default_factory=dict)
 
     @property
     def index(self) -> int:
         return len(self.outputs)
 
-    def earlier(self, section: _Section, offset: int) -> Value:
+    def earlier(self, section: Section, offset: int) -> Value:
         """The output of a section: by its number, or counted back if negative."""
         index = offset if offset >= 0 else self.index + offset
         if not 0 <= index < self.index:
@@ -146,8 +76,8 @@ class _State:
         return self.outputs[index]
 
 
-def _import(sections: list[_Section]) -> Workload:
-    net, *layers = sections
+def _import(found: list[Section]) -> Workload:
+    net, *layers = found
     if net.text("inputs", ""):
         shape = (net.number("inputs", 1, 1),)
     else:
@@ -155,7 +85,10 @@ def _import(sections: list[_Section]) -> Workload:
         if not all(shape):
             raise net.error("needs `height`, `width` and `channels`.")
     recorder = Recorder()
-    state = _State(recorder, [], recorder.input(shape))
+    try:
+        state = _State(recorder, [], recorder.input(shape))
+    except SizeError as error:
+        raise net.error(f"is refused: {error}") from None
     heads = []
     for section in layers:
         make = _LAYERS.get(section.kind)
@@ -165,7 +98,10 @@ def _import(sections: list[_Section]) -> Workload:
                 "and call workload.trace, or list its ops for "
                 "codesign.workload.graph.build."
             )
-        state.value = make(section, state)
+        try:
+            state.value = make(section, state)
+        except SizeError as error:
+            raise section.error(f"is refused: {error}") from None
         if section.kind not in _HEADS:
             section.check_all_used()
         else:
@@ -176,19 +112,16 @@ def _import(sections: list[_Section]) -> Workload:
     return recorder.finish([state.value])
 
 
-def _image(section: _Section, value: Value) -> Shape:
+def _image(section: Section, state: _State, value: Value) -> Value:
+    """A map of height, width and channels, as which C values are 1 x 1 x C."""
+    if len(value.shape) == 1 and value.source >= 0:
+        return state.recorder.view(value, (1, 1, *value.shape))
     if len(value.shape) != 3:
         raise section.error(f"needs an image, and is given {value.shape}.")
-    return value.shape
+    return value
 
 
-def _sized(section: _Section, shape: Shape) -> Shape:
-    if min(shape) < 1 or math.prod(shape) > 256 * _MOST:
-        raise section.error(f"makes a map of {shape}: too small or too large.")
-    return shape
-
-
-def _activated(section: _Section, state: _State, value: Value, default: str) -> Value:
+def _activated(section: Section, state: _State, value: Value, default: str) -> Value:
     function = section.text("activation", default)
     if function not in _ACTIVATIONS:
         raise section.error(
@@ -197,19 +130,25 @@ def _activated(section: _Section, state: _State, value: Value, default: str) -> 
     return state.recorder.activation(f"{function}_{state.index}", value, function)
 
 
-def _normed(section: _Section, state: _State, value: Value) -> Value:
-    """Batch norm, where the section asks for it: scale, bias, mean and variance."""
+def _norm_weight(section: Section, state: _State, channels: int) -> str:
+    """Scale, bias, mean and variance, where the section asks for batch norm."""
     if not section.number("batch_normalize", 0):
+        return ""
+    return state.recorder.weight(f"bn_{state.index}", 4 * channels)
+
+
+def _normed(state: _State, value: Value, weight: str) -> Value:
+    if not weight:
         return value
     name = f"bn_{state.index}"
-    weight = state.recorder.weight(name, 4 * value.shape[-1])
     return state.recorder.op(
         name, "norm", [value], value.shape, variant="batch", weights=[weight]
     )
 
 
-def _convolutional(section: _Section, state: _State) -> Value:
-    height, width, channels = _image(section, state.value)
+def _convolutional(section: Section, state: _State) -> Value:
+    image = _image(section, state, state.value)
+    height, width, channels = image.shape
     filters, size = section.number("filters", 1, 1), section.number("size", 1, 1)
     stride = section.number("stride", 1, 1)
     strides = (
@@ -219,31 +158,47 @@ def _convolutional(section: _Section, state: _State) -> Value:
     dilation, groups = section.number("dilation", 1, 1), section.number("groups", 1, 1)
     padding = section.number("padding", 0)
     if section.number("pad", 0):
-        padding = size // 2 * dilation
+        padding = size // 2
     if channels % groups or filters % groups:
         raise section.error(
             f"has {groups} groups, which must divide {channels} channels and {filters} "
             "filters."
         )
-    reach = dilation * (size - 1) + 1
+    missing = dilation * (size - 1) - 2 * padding * dilation
     shape = tuple(
-        (length + 2 * padding - reach) // step + 1
+        (length - 1 - missing) // step + 1
         for length, step in zip((height, width), strides, strict=True)
     )
-    kernel = (size, size, channels // groups, filters)
-    has_norm = section.number("batch_normalize", 0)
-    name = f"conv_{state.index}"
-    weight = state.recorder.weight(
-        name, math.prod(kernel) + (0 if has_norm else filters)
-    )
+    weights = _conv_weights(section, state, (size, size, channels // groups, filters))
     value = state.recorder.conv(
-        name, state.value, _sized(section, (*shape, filters)), kernel, [weight]
+        f"conv_{state.index}", image, (*shape, filters), weights.kernel, [weights.conv]
     )
-    value = _normed(section, state, value)
-    return _activated(section, state, value, "logistic")
+    return _activated(section, state, _normed(state, value, weights.norm), "logistic")
 
 
-def _connected(section: _Section, state: _State) -> Value:
+def _conv_weights(section: Section, state: _State, kernel: Shape) -> _Weights:
+    """New weights, or those of the section `share_index`."""
+    norm = bool(section.number("batch_normalize", 0))
+    if "share_index" in section.settings:
+        offset = section.numbers("share_index", (), -MOST)[0]
+        shared = state.convolutions.get(offset if offset >= 0 else state.index + offset)
+        if shared is None or (shared.kernel, bool(shared.norm)) != (kernel, norm):
+            raise section.error(
+                f"shares the weights of section {offset}, which must be an earlier "
+                f"convolution with the kernel {kernel} and the same `batch_normalize`."
+            )
+    else:
+        size = math.prod(kernel) + (0 if norm else kernel[-1])
+        shared = _Weights(
+            kernel,
+            state.recorder.weight(f"conv_{state.index}", size),
+            _norm_weight(section, state, kernel[-1]),
+        )
+    state.convolutions[state.index] = shared
+    return shared
+
+
+def _connected(section: Section, state: _State) -> Value:
     fan_in, fan_out = math.prod(state.value.shape), section.number("output", 1, 1)
     has_norm = section.number("batch_normalize", 0)
     name = f"dense_{state.index}"
@@ -252,12 +207,13 @@ def _connected(section: _Section, state: _State) -> Value:
     )
     flat = state.recorder.view(state.value, (fan_in,))
     value = state.recorder.dense(name, flat, (fan_out,), (fan_in, fan_out), [weight])
-    value = _normed(section, state, value)
+    value = _normed(state, value, _norm_weight(section, state, fan_out))
     return _activated(section, state, value, "logistic")
 
 
-def _maxpool(section: _Section, state: _State) -> Value:
-    height, width, channels = _image(section, state.value)
+def _maxpool(section: Section, state: _State) -> Value:
+    image = _image(section, state, state.value)
+    height, width, channels = image.shape
     stride = section.number("stride", 1, 1)
     strides = (
         section.number("stride_y", stride, 1),
@@ -269,30 +225,32 @@ def _maxpool(section: _Section, state: _State) -> Value:
         (length + padding - size) // step + 1
         for length, step in zip((height, width), strides, strict=True)
     )
-    shape = _sized(section, (*shape, channels))
     name = f"maxpool_{state.index}"
-    return state.recorder.pool(name, state.value, shape, "max", size * size)
+    return state.recorder.pool(name, image, (*shape, channels), "max", size * size)
 
 
-def _avgpool(section: _Section, state: _State) -> Value:
-    height, width, channels = _image(section, state.value)
+def _avgpool(section: Section, state: _State) -> Value:
+    image = _image(section, state, state.value)
+    height, width, channels = image.shape
     return state.recorder.pool(
         f"avgpool_{state.index}",
-        state.value,
+        image,
         (channels,),
         "global_average",
         height * width,
     )
 
 
-def _route(section: _Section, state: _State) -> Value:
-    offsets = section.numbers("layers", (), -_MOST)
+def _route(section: Section, state: _State) -> Value:
+    offsets = section.numbers("layers", (), -MOST)
     if not offsets:
         raise section.error("needs `layers`.")
-    values = [state.earlier(section, offset) for offset in offsets]
+    values = [
+        _image(section, state, state.earlier(section, offset)) for offset in offsets
+    ]
     groups, group = section.number("groups", 1, 1), section.number("group_id", 0)
     name = f"route_{state.index}"
-    shapes = [_image(section, value) for value in values]
+    shapes = [value.shape for value in values]
     if len({shape[:2] for shape in shapes}) > 1:
         raise section.error(f"joins maps of unequal size: {shapes}.")
     if any(shape[-1] % groups for shape in shapes) or group >= groups:
@@ -310,24 +268,47 @@ def _route(section: _Section, state: _State) -> Value:
     if len(values) == 1:
         return values[0]
     joined = (*shapes[0][:2], sum(value.shape[-1] for value in values))
-    return state.recorder.op(name, "concat", values, _sized(section, joined))
+    return state.recorder.op(name, "concat", values, joined)
 
 
-def _shortcut(section: _Section, state: _State) -> Value:
-    offsets = section.numbers("from", (), -_MOST)
+def _shortcut(section: Section, state: _State) -> Value:
+    """Adds earlier maps to the last one over the part that they have in common."""
+    offsets = section.numbers("from", (), -MOST)
     if not offsets:
         raise section.error("needs `from`.")
-    values = [state.value, *(state.earlier(section, offset) for offset in offsets)]
-    shapes = [value.shape for value in values]
-    if len(set(shapes)) > 1:
-        raise section.error(f"adds maps of unequal shapes {shapes}.")
-    value = state.recorder.op(f"add_{state.index}", "add", values, shapes[0])
+    earlier = [state.earlier(section, offset) for offset in offsets]
+    if any(value.shape != state.value.shape for value in earlier):
+        last = _image(section, state, state.value)
+        images = [_image(section, state, value) for value in earlier]
+        earlier = [_fitted(section, state, value, last.shape) for value in images]
+        values = [last, *earlier]
+    else:
+        values = [state.value, *earlier]
+    value = state.recorder.op(f"add_{state.index}", "add", values, values[0].shape)
     return _activated(section, state, value, "linear")
 
 
-def _scaled(section: _Section, state: _State) -> Value:
+def _fitted(section: Section, state: _State, image: Value, shape: Shape) -> Value:
+    """A map cut to every n-th position and the first channels, and filled with zeros.
+
+    A map of 16 x 16 x 4 fits one of 8 x 8 x 8 by its even rows and columns and 4
+    channels of zeros, as `shortcut_cpu` of Darknet adds them.
+    """
+    (height, width, _), (rows, columns, _) = image.shape, shape
+    if (height // rows, rows // height) != (width // columns, columns // width):
+        raise section.error(
+            f"adds {image.shape} to {shape}; their heights and widths must have one "
+            "whole ratio."
+        )
+    name, common = f"add_{state.index}/common", tuple(map(min, image.shape, shape))
+    if image.shape != common:
+        image = state.recorder.op(name, "slice", [image], common)
+    return state.recorder.pad(image, shape)
+
+
+def _scaled(section: Section, state: _State) -> Value:
     """One map times another, or times one value for each of its channels."""
-    offsets = section.numbers("from", (), -_MOST)
+    offsets = section.numbers("from", (), -MOST)
     if len(offsets) != 1:
         raise section.error("needs one `from`.")
     other = state.earlier(section, offsets[0])
@@ -339,25 +320,27 @@ def _scaled(section: _Section, state: _State) -> Value:
     return _activated(section, state, value, "linear")
 
 
-def _upsample(section: _Section, state: _State) -> Value:
-    height, width, channels = _image(section, state.value)
+def _upsample(section: Section, state: _State) -> Value:
+    image = _image(section, state, state.value)
+    height, width, channels = image.shape
     stride = section.number("stride", 2, 1)
     section.text("scale", "1")  # a factor on its values
-    shape = _sized(section, (height * stride, width * stride, channels))
+    shape = (height * stride, width * stride, channels)
     name = f"upsample_{state.index}"
-    return state.recorder.op(name, "resize", [state.value], shape, variant="nearest")
+    return state.recorder.op(name, "resize", [image], shape, variant="nearest")
 
 
-def _reorg(section: _Section, state: _State) -> Value:
-    height, width, channels = _image(section, state.value)
+def _reorg(section: Section, state: _State) -> Value:
+    image = _image(section, state, state.value)
+    height, width, channels = image.shape
     stride = section.number("stride", 1, 1)
     if height % stride or width % stride:
         raise section.error(f"cannot cut {height} x {width} into squares of {stride}.")
     shape = (height // stride, width // stride, channels * stride**2)
-    return state.recorder.view(state.value, shape)
+    return state.recorder.view(image, shape)
 
 
-def _dropout(section: _Section, state: _State) -> Value:
+def _dropout(section: Section, state: _State) -> Value:
     text = section.text("probability", "0.5")
     try:
         rate = float(text)
@@ -371,18 +354,18 @@ def _dropout(section: _Section, state: _State) -> Value:
     return state.recorder.op(name, "dropout", [state.value], state.value.shape)
 
 
-def _softmax(section: _Section, state: _State) -> Value:
+def _softmax(section: Section, state: _State) -> Value:
     section.text("groups", "1")
     section.text("temperature", "1")
     return state.recorder.activation(f"softmax_{state.index}", state.value, "softmax")
 
 
-def _head(section: _Section, state: _State) -> Value:
+def _head(section: Section, state: _State) -> Value:
     return state.value
 
 
 _HEADS = ("yolo", "region", "detection", "cost")
-_LAYERS: dict[str, Callable[[_Section, _State], Value]] = {
+_LAYERS: dict[str, Callable[[Section, _State], Value]] = {
     "convolutional": _convolutional,
     "connected": _connected,
     "maxpool": _maxpool,

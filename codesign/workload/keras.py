@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from codesign.workload.graph import Workload
-from codesign.workload.importing.keras_layers import LAYERS, OPERATIONS, Call
+from codesign.workload.importing.keras_layers import LAYERS, OPERATIONS, TRACED, Call
 from codesign.workload.importing.recorder import Recorder, Value
 from codesign.workload.op import Shape
 
@@ -27,20 +27,22 @@ def from_model(model: Any) -> Workload:
     are one tensor, shared where the layer is. Activations inside a layer become ops of
     their own, a separable convolution becomes two and an attention layer all of its
     products. Reshaping, flattening and zero padding are views, as is dropout at rate 0.
-    Order is depth first, consumers in the order in which the model was built.
+    Order is depth first, consumers in the order in which the model was built. Weights of
+    which Keras trains none, as those of `Normalization` or of a frozen layer, are fixed.
 
     Args:
-        model: A `keras.Model` with symbolic inputs and outputs; fixed shapes except for
-            the batch.
+        model: A `keras.Model` with symbolic inputs and outputs; inputs of fixed shapes
+            except for the batch.
 
     Raises:
-        ValueError: If Keras is missing, the model is subclassed or not built, a shape is
-            open, images are channels first, or a layer is not known; names the layer.
+        ValueError: If Keras is missing, the model is subclassed or not built, the shape
+            of an input is open, images are channels first, or a layer is not known;
+            names the layer.
     """
     keras = _keras()
     _check_is_graph(keras, model)
     recorder = Recorder()
-    inputs = [recorder.input(_shape(x, "an input")) for x in model.inputs]
+    inputs = [recorder.input(_input_shape(x)) for x in model.inputs]
     importer = _Importer(keras, recorder)
     outputs = importer.graph(model, inputs, "")
     return recorder.finish(outputs)
@@ -116,18 +118,39 @@ def _check_is_graph(keras: Any, model: Any) -> None:
         raise ValueError(
             f"The model {model.name!r} ({type(model).__name__}) has no graph of layers: "
             "give a Sequential model an Input, write a subclassed one as "
-            "keras.Model(inputs, outputs), or write it in JAX and call workload.trace."
+            f"keras.Model(inputs, outputs), or build it and {TRACED}"
         )
 
 
-def _shape(tensor: Any, what: str) -> Shape:
+def _input_shape(tensor: Any) -> Shape:
     shape = tuple(tensor.shape[1:])
     if None in shape:
         raise ValueError(
-            f"The shape {tuple(tensor.shape)} of {what} is open; build the model with a "
-            "fixed `input_shape`, only the batch may be None."
+            f"The shape {tuple(tensor.shape)} of an input is open; build the model with "
+            "a fixed `input_shape`, only the batch may be None."
         )
     return shape
+
+
+def _shapes(
+    keras: Any, inputs: Sequence[Any], given: Sequence[Shape], tensors: Sequence[Any]
+) -> dict[int, Shape]:
+    """Shapes without the batch, by the id of the tensor.
+
+    Keras may leave one open that follows from the inputs, such as that of
+    `EinsumDense("abc,cd->abd", (None, 64))`: then the graph is traced.
+    """
+    shapes = [tuple(x.shape[1:]) for x in tensors]
+    if any(None in shape for shape in shapes):
+        function = keras.Function(list(inputs), list(tensors))
+        structs = [
+            jax.ShapeDtypeStruct((1, *shape), x.dtype)
+            for x, shape in zip(inputs, given, strict=True)
+        ]
+        with jax.numpy_rank_promotion("allow"), keras.StatelessScope():
+            traced = jax.eval_shape(function, structs)
+        shapes = [tuple(x.shape[1:]) for x in traced]
+    return {id(x): shape for x, shape in zip(tensors, shapes, strict=True)}
 
 
 class _Importer:
@@ -142,6 +165,9 @@ class _Importer:
         """Records a model's layers; returns the values of its outputs."""
         values = {id(x): value for x, value in zip(model.inputs, inputs, strict=True)}
         nodes = _nodes(model.outputs, set(values))
+        given = [self._recorder.shape(value) for value in inputs]
+        tensors = [x for node in nodes.values() for x in node.output_tensors]
+        shapes = _shapes(self._keras, model.inputs, given, tensors)
         stack = _consumers(model.inputs, nodes)
         while stack:
             node = stack.pop()
@@ -149,14 +175,19 @@ class _Importer:
             if not is_ready or id(node.output_tensors[0]) in values:
                 continue
             results = self._node(
-                node, [values[id(x)] for x in node.input_tensors], prefix
+                node,
+                [values[id(x)] for x in node.input_tensors],
+                [shapes[id(x)] for x in node.output_tensors],
+                prefix,
             )
             for tensor, value in zip(node.output_tensors, results, strict=True):
                 values[id(tensor)] = value
             stack += _consumers(node.output_tensors, nodes)
         return [values[id(x)] for x in model.outputs]
 
-    def _node(self, node: Any, inputs: list[Value], prefix: str) -> list[Value]:
+    def _node(
+        self, node: Any, inputs: list[Value], shapes: list[Shape], prefix: str
+    ) -> list[Value]:
         layer = node.operation
         name = f"{prefix}{layer.name}"
         if isinstance(layer, self._keras.Model):
@@ -171,7 +202,7 @@ class _Importer:
             by_tensor={
                 id(x): v for x, v in zip(node.input_tensors, inputs, strict=True)
             },
-            output_shapes=tuple(_shape(x, what) for x in node.output_tensors),
+            output_shapes=tuple(shapes),
             recorder=self._recorder,
             shared=self._weights,
         )
@@ -186,9 +217,8 @@ class _Importer:
         if make is None:
             raise ValueError(
                 f"Cannot import {what}: it is no layer that the importer knows. Write "
-                "it as a nested functional model of known layers, write the model in "
-                "JAX and call workload.trace, or list its ops for "
-                "codesign.workload.graph.build."
+                "it as a nested functional model of known layers, list its ops for "
+                f"codesign.workload.graph.build, or {TRACED}"
             )
         try:
             result = make(call)
@@ -197,9 +227,9 @@ class _Importer:
         return result if isinstance(result, list) else [result]
 
 
-def _nodes(outputs: Sequence[Any], ends: set[int]) -> set[int]:
-    """Ids of the nodes from which `outputs` follow, back to the tensors `ends`."""
-    found: set[int] = set()
+def _nodes(outputs: Sequence[Any], ends: set[int]) -> dict[int, Any]:
+    """The nodes from which `outputs` follow, back to the tensors `ends`, by their id."""
+    found: dict[int, Any] = {}
     tensors = list(outputs)
     while tensors:
         tensor = tensors.pop()
@@ -208,12 +238,12 @@ def _nodes(outputs: Sequence[Any], ends: set[int]) -> set[int]:
         history = tensor._keras_history
         node = history.operation._inbound_nodes[history.node_index]
         if id(node) not in found:
-            found.add(id(node))
+            found[id(node)] = node
             tensors += node.input_tensors
     return found
 
 
-def _consumers(tensors: Sequence[Any], nodes: set[int]) -> list[Any]:
+def _consumers(tensors: Sequence[Any], nodes: dict[int, Any]) -> list[Any]:
     """Nodes of a graph that read any of `tensors`, the first built last."""
     wanted = {id(x) for x in tensors}
     operations = {id(x): x._keras_history.operation for x in tensors}.values()

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import re
 from typing import Any
 
 from codesign import models, workload
@@ -9,6 +10,10 @@ from codesign.workload import Workload
 
 IMAGE_SIZE = 224
 _NUM_CLASSES = 1000  # of ImageNet
+_SETTINGS = (
+    "`@N` if its batch is fixed to N, `@H=480@W=640` for its open axes H and W, or "
+    "`@x=1x3x480x640` for all axes of its input x"
+)
 
 
 def check(name: str, setting: str = "network") -> None:
@@ -26,11 +31,14 @@ def check(name: str, setting: str = "network") -> None:
             )
     elif rest and importer in ("darknet", "onnx"):
         if not _file(name)[0].is_file():
-            raise ValueError(f"`{setting}` (={name!r}) names no file; check its path.")
+            raise ValueError(
+                f"`{setting}` (={name!r}) names no file; check its path, and for ONNX "
+                f"what stands behind it: {_SETTINGS}."
+            )
     elif name not in known:
         raise ValueError(
             f"`{setting}` (={name!r}) must be one of {list(known)}, `keras:NAME`, "
-            "`darknet:FILE` or `onnx:FILE` (`onnx:FILE@N` if its batch is fixed to N)."
+            f"`darknet:FILE` or `onnx:FILE`, which takes {_SETTINGS}."
         )
 
 
@@ -38,8 +46,9 @@ def load(name: str, image_size: int = IMAGE_SIZE, **settings: Any) -> Workload:
     """Counts one network.
 
     Args:
-        name: Of `models.create`; `keras:NAME` of keras.applications; `darknet:FILE`,
-            `onnx:FILE`, or `onnx:FILE@N` for a file whose batch is fixed to N.
+        name: Of `models.create`; `keras:NAME` of keras.applications; `darknet:FILE`;
+            `onnx:FILE`, `onnx:FILE@N` for a file whose batch is fixed to N, or
+            `onnx:FILE@H=480@W=640` and `onnx:FILE@x=1x3x480x640` for sizes of open axes.
         image_size: Height and width of the images of our own classifiers, which tell
             1000 classes apart; other networks bring their own.
         **settings: Of `models.create`, for our own networks.
@@ -60,8 +69,8 @@ def load(name: str, image_size: int = IMAGE_SIZE, **settings: Any) -> Workload:
     if importer == "onnx":
         from codesign.workload import onnx
 
-        path, batch_size = _file(name)
-        return onnx.from_file(path, batch_size=batch_size)
+        path, dimensions, batch_size = _file(name)
+        return onnx.from_file(path, dimensions, batch_size)
     if name in models.NETWORKS:
         image = dict(image_shape=(image_size, image_size, 3), num_classes=_NUM_CLASSES)
         settings = image | settings
@@ -75,21 +84,38 @@ def label(name: str) -> str:
     if importer == "keras":
         known = models.title(rest.lower())
         return f"{rest if known == rest.lower() else known} (Keras)"
-    return pathlib.Path(rest).stem if rest else models.title(name)
+    if not rest:
+        return models.title(name)
+    path, dimensions, _ = _file(name)
+    sizes = [
+        f"{key}={size if isinstance(size, int) else 'x'.join(map(str, size))}"
+        for key, size in dimensions.items()
+    ]
+    return f"{path.stem} ({', '.join(sizes)})" if sizes else path.stem
 
 
 def digest(name: str) -> str:
     """Changes when the file that a network comes from does; empty without a file."""
     if name.partition(":")[0] not in ("darknet", "onnx"):
         return ""
+    check(name)  # a device never ends
     with open(_file(name)[0], "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _file(name: str) -> tuple[pathlib.Path, int | None]:
-    """The file of an importer's name, and the batch that stands behind it."""
-    importer, _, rest = name.partition(":")
-    path, at, size = rest.rpartition("@")
-    if importer == "onnx" and at and size.isdecimal():
-        return pathlib.Path(path), int(size)
-    return pathlib.Path(rest), None
+def _file(
+    name: str,
+) -> tuple[pathlib.Path, dict[str, int | tuple[int, ...]], int | None]:
+    """The file of an importer's name, and the dimensions and batch that stand behind."""
+    importer, _, path = name.partition(":")
+    dimensions: dict[str, int | tuple[int, ...]] = {}
+    batch_size = None
+    setting = re.compile(r"(.+)@(?:(\d{1,12})|([^@=]+)=(\d{1,12}(?:x\d{1,12})*))")
+    while importer == "onnx" and (found := setting.fullmatch(path)):
+        path, batch, key, sizes = found.groups()
+        if batch:
+            batch_size = int(batch)
+        else:
+            whole = tuple(map(int, sizes.split("x")))
+            dimensions[key] = whole if "x" in sizes else int(sizes)
+    return pathlib.Path(path), dict(reversed(dimensions.items())), batch_size

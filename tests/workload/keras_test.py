@@ -322,33 +322,31 @@ def test_attention_by_hand():
     assert _num_parameters(counted) == model.count_params()
 
 
-def test_refuses():
-    class Mine(layers.Layer):
-        def call(self, x):
-            return x
+def test_shapes_that_keras_leaves_open():
+    # Keras's own example of EinsumDense: 32 positions, 128 x 64 and then 64 x 8 weights.
+    x = keras.Input((32, 128))
+    open_one = layers.EinsumDense("abc,cd->abd", output_shape=(None, 64))
+    inner = keras.Input((None, 64))
+    nested = keras.Model(inner, layers.Dense(8)(inner))
+    y = nested(layers.LayerNormalization()(open_one(x)))
+    ops = importer.from_model(keras.Model(x, y))
+    assert ops.output_shapes == ((32, 64), (32, 64), (32, 8))
+    assert ops.total_macs == 32 * 128 * 64 + 32 * 64 * 8
 
+
+def test_what_keras_does_not_train_is_fixed():
+    # The statistics of an input, and a frozen convolution: W, but no D.
     x = keras.Input((8, 8, 3))
-
-    def refuses(message, y, inputs=x):
-        with pytest.raises(ValueError, match=message):
-            importer.from_model(keras.Model(inputs, y))
-
-    refuses(r"'own' \(Mine\).*graph.build", Mine(name="own")(x))
-    refuses(r"\(Lambda\).*no layer", layers.Lambda(lambda x: x)(x))
-    custom = layers.Activation(lambda x: x, name="odd")
-    refuses("'odd'.*not one of keras.activations", custom(x))
-    steps = keras.Input((5, 4))
-    refuses("'memory'.*loops over time", layers.LSTM(3, name="memory")(steps), steps)
-    wide = keras.Input((None, None, 3))
-    refuses("input is open", layers.Conv2D(3, 1)(wide), wide)
-    first = layers.Conv2D(3, 1, data_format="channels_first", name="first")
-    refuses("'first'.*channels first", first(x))
-    with pytest.raises(ValueError, match="must be a keras.Model"):
-        importer.from_model(layers.Dense(3))
-    with pytest.raises(ValueError, match="no graph of layers"):
-        importer.from_model(keras.Sequential([layers.Dense(3)]))
-    with pytest.raises(ValueError, match="'ResNet51'.*'ResNet50'"):
-        importer.from_application("ResNet51")
+    y = layers.Normalization()(x)
+    y = layers.Conv2D(4, 3, trainable=False, name="frozen")(y)
+    y = layers.Conv2D(5, 3, use_bias=False, name="trained")(y)
+    ops = importer.from_model(keras.Model(x, y))
+    assert [bool(op.fixed) for op in ops.ops] == [True, True, False]
+    program = training_iteration(ops)
+    assert [name for name in program.tensors if name[0] == "D"] == ["D:trained"]
+    # Backward, the weights' gradient alone: 16 positions of 9 x 4 x 5.
+    back = dict(zip(program.step_names, program.operations.tolist(), strict=True))
+    assert back["trained back"] == 16 * 180
 
 
 def test_importing_the_package_needs_neither_keras_nor_onnx():

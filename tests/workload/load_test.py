@@ -27,6 +27,24 @@ def test_files_of_other_people(tmp_path):
     assert networks.label(f"onnx:{path}@4") == "small"
 
 
+def test_dimensions_of_onnx_files(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from tests.workload.data.onnx_models import build, node, weight
+
+    nodes, weights = [node("Conv", "x k", "y")], [weight("k", 4, 3, 1, 1)]
+    path = tmp_path / "at@home.onnx"
+    onnx.save(build(nodes, weights, [("x", ("N", 3, "a.0", "a.1"))]), path)
+    name = f"onnx:{path}@a.0=5@a.1=7"
+    assert networks.load(name).total_macs == 5 * 7 * 12
+    assert networks.load(f"onnx:{path}@x=1x3x2x9").graph.inputs == ((2, 9, 3),)
+    assert networks.label(name) == "at@home (a.0=5, a.1=7)"
+    assert networks.digest(name) == networks.digest(f"onnx:{path}")
+    with pytest.raises(ValueError, match=r"'b': 5.*open axis.*'N', 'a.0', 'a.1'"):
+        networks.load(f"{name}@b=5")
+    with pytest.raises(ValueError, match="names no file.*`@H=480@W=640`"):
+        networks.load(f"onnx:{path}@a.0=five")
+
+
 def test_darknet():
     ops = networks.load(f"darknet:{_DATA / 'vgg16.cfg'}")
     assert ops.total_macs == 15_470_264_320  # by hand, in darknet_test.py
@@ -55,6 +73,8 @@ def test_digest_follows_the_file(tmp_path):
     file.write_text("[net]\nwidth=8\n")
     assert networks.digest(name) != before
     assert networks.digest("vgg11") == ""
+    with pytest.raises(ValueError, match="names no file"):
+        networks.digest("darknet:/dev/zero")
 
 
 @pytest.mark.parametrize(

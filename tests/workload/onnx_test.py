@@ -8,6 +8,7 @@ from codesign.workload import onnx as importer
 onnx = pytest.importorskip("onnx")
 from tests.workload.data.onnx_models import (  # noqa: E402
     build,
+    computed_shapes,
     ints,
     node,
     small_cnn,
@@ -221,6 +222,21 @@ def test_only_zeros_pad_for_free(mode, value, is_free):
     assert ops.total_macs == 64 * 108
 
 
+@pytest.mark.parametrize(
+    ("op", "pads", "size", "positions"),
+    [
+        # Each position of the smaller map meets the kernel once.
+        *(("Conv", 2, 10, 64), ("Conv", 1, 8, 64), ("Conv", 0, 6, 36)),
+        *(("ConvTranspose", 0, 10, 64), ("ConvTranspose", 2, 6, 36)),
+    ],
+)
+def test_products_of_a_convolution(op, pads, size, positions):
+    nodes, weights = [node(op, "x k", "y", pads=[pads] * 4)], [weight("k", 3, 3, 3, 3)]
+    ops = importer.from_model(build(nodes, weights))
+    assert ops.output_shapes == ((size, size, 3),)
+    assert ops.total_macs == positions * 81
+
+
 def test_variants_and_names():
     # 4 channels in 2 groups; nodes of equal names, one named like an input.
     nodes = [
@@ -239,27 +255,8 @@ def test_variants_and_names():
 
 
 def test_shapes_that_are_computed():
-    # Channel shuffle as exported by tracing: the axes are products and quotients of
-    # x's shape, which inference alone does not follow through Div.
-    nodes = [
-        node("Shape", "x", "shape"),
-        node("Gather", "shape one", "channels"),
-        node("Div", "channels two", "half"),
-        node("Cast", "half", "whole", to=onnx.TensorProto.INT64),
-        node("Concat", "one two whole side", "split", axis=0),
-        node("Reshape", "x split", "r"),
-        node("Transpose", "r", "t", perm=(0, 2, 1, 3)),
-        node("Reshape", "t joined", "m"),
-        node("Conv", "m k", "y", "conv"),
-    ]
-    weights = [
-        ints("one", 1),
-        ints("two", 2),
-        ints("side", 64),
-        ints("joined", 1, -1, 8, 8),
-        weight("k", 6, 4, 1, 1),
-    ]
-    ops = importer.from_model(build(nodes, weights, [("x", ("N", 4, 8, 8))]))
+    # Inference alone does not follow the shape of x through Div.
+    ops = importer.from_model(computed_shapes())
     assert ops.kinds == ("conv",)
     assert ops.total_macs == 64 * 24
     assert ops.input_shapes == ((8, 8, 4),)

@@ -21,7 +21,7 @@ class MemoryConfig(frame.Config):
     networks: tuple[str, ...] = setting(
         tuple(BATCH_SIZES),
         "Names of codesign.models, keras:NAME, darknet:FILE, onnx:FILE (onnx:FILE@N if "
-        "its batch is fixed to N).",
+        "its batch is fixed to N, onnx:FILE@H=480@W=640 for its open axes).",
         distinct=True,
         free=True,
     )

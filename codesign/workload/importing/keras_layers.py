@@ -9,6 +9,11 @@ from typing import Any
 from codesign.workload.importing.recorder import Recorder, Value
 from codesign.workload.op import Shape
 
+TRACED = (  # the way out of a refusal: holds for any layer with products to count
+    "count the model with `workload.trace(model.stateless_call, weights, state, x, "
+    "inputs=(2,))`, given the arrays of its trainable and of its other variables."
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
@@ -54,7 +59,11 @@ class Call:
             counted = of_layer if variables is None else variables
             size = sum(math.prod(v.shape) for v in counted)
             name = f"{self.name}/{part}" if part else self.name
-            self.shared[key] = (self.recorder.weight(name, size),) if size else ()
+            trained = any(variable.trainable for variable in counted)
+            made = (
+                [self.recorder.weight(name, size, is_trained=trained)] if size else []
+            )
+            self.shared[key] = tuple(made)
         return self.shared[key]
 
     def op(self, kind: str, variant: str = "", **fields) -> Value:
@@ -83,7 +92,9 @@ def _function_name(function: Any) -> str:
         return "linear"
     name = getattr(function, "__name__", type(function).__name__)
     if name == "glu" or name.startswith("<"):
-        raise ValueError(f"its activation {name} is not one of keras.activations.")
+        raise ValueError(
+            f"its activation {name} is not one of keras.activations; {TRACED}"
+        )
     return name
 
 
@@ -144,7 +155,9 @@ def _einsum_dense(call: Call) -> Value:
     left, kernel = terms.split(",")
     summed = [letter not in output for letter in kernel]
     if set(left) & set(kernel) & set(output):
-        raise ValueError(f"its equation {call.layer.equation!r} is no dense layer.")
+        raise ValueError(
+            f"its equation {call.layer.equation!r} is no dense layer; {TRACED}"
+        )
     sizes = call.layer.kernel.shape
     fan_in = math.prod(s for s, gone in zip(sizes, summed, strict=True) if gone)
     fan_out = math.prod(sizes) // fan_in
@@ -169,7 +182,8 @@ def _attention(call: Call) -> Value:
     is_plain = {len(x.shape) for x in (q, k, v)} == {2} and len(call.shape) == 2
     if len(call.output_shapes) > 1 or not is_plain or getattr(layer, "use_gate", False):
         raise ValueError(
-            "only attention over one axis, without a gate or returned scores, is known."
+            "only attention over one axis, without a gate or returned scores, is known; "
+            f"{TRACED}"
         )
     heads, key_dim = layer.num_heads, layer.key_dim
     value_dim = layer.value_dim or key_dim
@@ -265,10 +279,7 @@ def _scaled_sum(call: Call) -> Value:
 
 
 def _recurrent(call: Call) -> Value:
-    raise ValueError(
-        "loops over time are not expanded; write the cell in JAX and count it with "
-        "workload.trace."
-    )
+    raise ValueError(f"loops over time are not expanded; {TRACED}")
 
 
 def _arithmetic(call: Call, kind: str, variant: str = "") -> Value:
@@ -310,20 +321,10 @@ _POINTWISE = (  # operations without a layer, by the name of their class
 )
 
 _ACTIVATIONS = {  # operations that are an activation each
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
-    "Silu": "silu",
-    "Gelu": "gelu",
-    "Elu": "elu",
-    "Selu": "selu",
-    "LeakyRelu": "leaky_relu",
-    "HardSigmoid": "hard_sigmoid",
-    "HardSilu": "hard_silu",
-    "Softplus": "softplus",
-    "Softmax": "softmax",
-    "LogSoftmax": "log_softmax",
+    **{name: name.lower() for name in ("Relu", "Relu6", "Sigmoid", "Tanh", "Silu")},
+    **{name: name.lower() for name in ("Gelu", "Elu", "Selu", "LeakyRelu", "Softplus")},
+    **{"HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu"},
+    **{"Softmax": "softmax", "LogSoftmax": "log_softmax"},
 }
 
 LAYERS: dict[str, _Make] = _table(

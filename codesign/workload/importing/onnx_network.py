@@ -70,8 +70,9 @@ class Network:
         shape = self.shapes.get(name)
         if shape is None or min(shape, default=1) < 1:
             raise ValueError(
-                f"the shape of {name!r} ({shape}) does not follow from the graph; "
-                "export the model with fixed shapes, or simplify it."
+                f"the shape of {name!r} ({shape}) does not follow from the graph, of "
+                "which no external data is read; export the model with fixed shapes, or "
+                "simplify it."
             )
         batch, rest = shape[:1], shape[1:]
         if name in self.images:

@@ -31,7 +31,11 @@ Made = Value | list[Value]  # of an operator with one output, or with several
 
 
 def _op(net: Network, node: Node, kind: str, variant: str = "") -> Value:
-    """An op of all data, with all constants of more than one value as its weights."""
+    """An op of all data, with all constants of more than one value as its weights.
+
+    Where no map has the result's size, as where one_hot is `Equal` of [5, 1] and [7],
+    maps spread over it as those of `mul` do.
+    """
     shape, operands = net.shape(node.outputs[0]), net.data(node)
     names = [
         name
@@ -44,6 +48,8 @@ def _op(net: Network, node: Node, kind: str, variant: str = "") -> Value:
         kind, variant = "elementwise", variant or kind
     if kind == "elementwise":  # a map of full size first, then what spreads over it
         operands.sort(key=lambda x: math.prod(x.shape) != math.prod(shape))
+        if math.prod(operands[0].shape) != math.prod(shape):
+            kind = "mul"
     return net.recorder.op(
         node.name,
         kind,
@@ -251,6 +257,9 @@ def record(net: Network, node: Node) -> None:
     if node.outputs[0] in net.values:
         return  # a bias, which its matrix product has added
     try:
+        for name in node.inputs:
+            if name and name not in net.values and name not in net.constants:
+                net.shape(name)  # raises: it is a constant whose shape is open
         made = OPS[node.op](net, node)
         results = made if isinstance(made, list) else [made]
         missing = [n for n in node.outputs[len(results) :] if n in net.read]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from codesign.workload.graph import Op, Workload, build
-from codesign.workload.op import Shape
+from codesign.workload.op import TYPE_I_KINDS, Shape
 
 # Names that frameworks give to one and the same activation.
 _SAME = {
@@ -18,6 +18,14 @@ _SAME = {
     "leakyrelu": "leaky_relu",
     "leaky": "leaky_relu",
 }
+
+
+MOST_ELEMENTS = 1 << 40  # of a map or a weight tensor: 4 TB of float32
+MOST_OPERATIONS = 1 << 56  # of an op: the sum of some hundred still fits 64 bits
+
+
+class SizeError(ValueError):
+    """What a file describes is empty, or too large to be counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +46,34 @@ class Value:
 
 
 class Recorder:
-    """Ops in execution order, the network's inputs, and the sizes of its weights."""
+    """Ops in execution order, the network's inputs, and the sizes of its weights.
+
+    Every method raises `SizeError` for a map or a weight without elements or with more
+    than `MOST_ELEMENTS`, and for an op of more than `MOST_OPERATIONS`.
+    """
 
     def __init__(self):
         self._ops: list[Op] = []
-        self._names: set[str] = set()
+        self._names = _Names()
         self._inputs: list[Shape] = []
         self._sizes: dict[str, int] = {}
+        self._tensors = _Names()
+        self._fixed: set[str] = set()
         self._filled: dict[Value, Value] = {}
 
     def input(self, shape: Shape) -> Value:
         """The next input of the network."""
+        _check_size("an input", shape)
         self._inputs.append(shape)
         return Value(-len(self._inputs), shape)
 
-    def weight(self, name: str, size: int) -> str:
+    def weight(self, name: str, size: int, *, is_trained: bool = True) -> str:
         """A new weight tensor; returns the name under which ops share it."""
-        name = _unused(name, self._sizes)
+        _check_size(f"the weights {name!r}", (size,))
+        name = self._tensors.unused(name)
         self._sizes[name] = size
+        if not is_trained:
+            self._fixed.add(name)
         return name
 
     def op(
@@ -72,10 +90,8 @@ class Recorder:
         """Any op; `fields` are those of `Op` that are not empty."""
         if not reads_past_padding:
             operands = [self.filled(value) for value in operands]
-        name = _unused(name, self._names)
-        self._names.add(name)
         record = Op(
-            name=name,
+            name=self._names.unused(name),
             kind=kind,
             operands=tuple(value.source for value in operands),
             input_shape=operands[0].shape if operands else (),
@@ -83,6 +99,13 @@ class Recorder:
             parameters=tuple(weights),
             **fields,
         )
+        _check_size(f"the map of {name!r}", output_shape)
+        operations = max(record.macs, record.elements * record.window)
+        if operations > MOST_OPERATIONS:
+            raise SizeError(
+                f"{name!r} needs {operations:.3g} operations; at most 2^56 can be "
+                "counted."
+            )
         self._ops.append(record)
         return Value(len(self._ops) - 1, output_shape)
 
@@ -98,13 +121,14 @@ class Recorder:
     ) -> Value:
         """A convolution with a kernel [..., C / groups, K]; depthwise if C / groups is 1.
 
-        A transposed one multiplies each of its input's positions with the whole kernel.
+        The whole kernel meets each position of the smaller map, so a transposed one's
+        input: taps on padding count, those on inserted zeros do not.
         """
         groups = x.shape[-1] // kernel[-2]
         variant = "transposed" if transposed else "grouped" if groups > 1 else ""
         if variant == "grouped" and kernel[-2] == 1:
             variant = "depthwise"
-        positions = math.prod((x.shape if transposed else output_shape)[:-1])
+        positions = min(math.prod(x.shape[:-1]), math.prod(output_shape[:-1]))
         return self.op(
             name,
             "conv",
@@ -219,45 +243,94 @@ class Recorder:
             )
         return self._filled[x]
 
+    def fix_preprocessing(self) -> None:
+        """Fixes the weights that are applied to inputs before the first trained layer.
+
+        That is the first matrix product or embedding on every way from the inputs, such
+        as the convolution behind `(x - mean) / std`. What a later op reads too is trained.
+        """
+        is_raw: list[
+            bool
+        ] = []  # for each op, whether no layer has been on the way to it
+        fixed: set[str] = set()
+        trained: set[str] = set()
+        for op in self._ops:
+            is_layer = op.kind in (*TYPE_I_KINDS, "embedding") or not op.operands
+            is_raw.append(not is_layer and all(i < 0 or is_raw[i] for i in op.operands))
+            (fixed if is_raw[-1] else trained).update(op.parameters)
+        self._fixed |= fixed - trained
+
     def merge_weights(self) -> None:
         """Makes one tensor of weights that the very same ops read.
 
         It is named like the first of these ops, the others that start there `op/weight`.
         """
-        readers: dict[str, tuple[int, ...]] = {}
+        listed: dict[str, list[int]] = {}
         for i, op in enumerate(self._ops):
             for name in dict.fromkeys(op.parameters):
-                readers[name] = (*readers.get(name, ()), i)
+                listed.setdefault(name, []).append(i)
+        readers = {name: tuple(ops) for name, ops in listed.items()}
         sizes: dict[str, int] = {}
+        names = _Names()
         merged: dict[tuple[int, ...], str] = {}
+        renamed: dict[str, str] = {}
         started: set[int] = set()
         for name, ops in readers.items():
             if ops not in merged:
                 first = self._ops[ops[0]].name
                 first = f"{first}/{name}" if ops[0] in started else first
                 started.add(ops[0])
-                merged[ops] = _unused(first, sizes)
+                merged[ops] = names.unused(first)
+            renamed[name] = merged[ops]
             sizes[merged[ops]] = sizes.get(merged[ops], 0) + self._sizes[name]
         for i, op in enumerate(self._ops):
-            names = dict.fromkeys(merged[readers[name]] for name in op.parameters)
-            self._ops[i] = dataclasses.replace(op, parameters=tuple(names))
+            shared = dict.fromkeys(renamed[name] for name in op.parameters)
+            self._ops[i] = dataclasses.replace(op, parameters=tuple(shared))
         self._sizes = sizes
+        self._fixed = {renamed[name] for name in self._fixed & renamed.keys()}
 
     def finish(self, outputs: Iterable[Value]) -> Workload:
-        """The workload; an output of the network that is one of its inputs is dropped."""
+        """The workload; an output of the network that is one of its inputs is dropped.
+
+        Raises:
+            ValueError: If there is no op at all.
+        """
         sources = dict.fromkeys(self.filled(value).source for value in outputs)
+        if not self._ops:
+            raise ValueError("The network has no layers; there is nothing to count.")
+        ops = (
+            dataclasses.replace(
+                op, fixed=tuple(name for name in op.parameters if name in self._fixed)
+            )
+            for op in self._ops
+        )
         return build(
-            self._ops,
+            ops,
             inputs=self._inputs,
             outputs=[source for source in sources if source >= 0],
             parameters=self._sizes,
         )
 
 
-def _unused(name: str, used: Iterable[str]) -> str:
-    """`name`, or the first of `name_2`, `name_3`, ... that is not in `used`."""
-    free, count = name, 1
-    while free in used:
-        count += 1
-        free = f"{name}_{count}"
-    return free
+class _Names:
+    """Names given so far; counts go on where they stopped, for files of one name."""
+
+    def __init__(self):
+        self._counts: dict[str, int] = {}
+
+    def unused(self, name: str) -> str:
+        """`name`, or the first of `name_2`, `name_3`, ... that was not given yet."""
+        free, count = name, self._counts.get(name, 0)
+        while free in self._counts:
+            count += 1
+            free = f"{name}_{count}"
+        self._counts[name] = max(count, 1)
+        self._counts.setdefault(free, 1)
+        return free
+
+
+def _check_size(what: str, shape: Shape) -> None:
+    if min(shape, default=1) < 1 or math.prod(shape) > MOST_ELEMENTS:
+        raise SizeError(
+            f"{what} of {shape} must have at least one element and at most 2^40."
+        )

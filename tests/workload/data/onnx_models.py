@@ -54,3 +54,46 @@ def small_cnn():
         weight("bias", 5),
     ]
     return build(nodes, weights)
+
+
+def computed_shapes():
+    """Channel shuffle as exported by tracing: sizes are products and quotients of x's."""
+    nodes = [
+        node("Shape", "x", "shape"),
+        node("Gather", "shape one", "channels"),
+        node("Div", "channels two", "half"),
+        node("Cast", "half", "whole", to=onnx.TensorProto.INT64),
+        node("Concat", "one two whole side", "split", axis=0),
+        node("Reshape", "x split", "r"),
+        node("Transpose", "r", "t", perm=(0, 2, 1, 3)),
+        node("Reshape", "t joined", "m"),
+        node("Conv", "m k", "y", "conv"),
+    ]
+    weights = [
+        ints("one", 1),
+        ints("two", 2),
+        ints("side", 64),
+        ints("joined", 1, -1, 8, 8),
+        weight("k", 6, 4, 1, 1),
+    ]
+    return build(nodes, weights, [("x", ("N", 4, 8, 8))])
+
+
+def functions(depth=3):
+    """Function 0 is a Relu, and each next one is the one before, twice."""
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    made = [
+        helper.make_function(
+            "own", "F0", ["a"], ["c"], [node("Relu", "a", "c")], opsets
+        )
+    ]
+    for i in range(1, depth):
+        twice = [
+            node(f"F{i - 1}", "a", "b", domain="own"),
+            node(f"F{i - 1}", "b", "c", domain="own"),
+        ]
+        made.append(helper.make_function("own", f"F{i}", ["a"], ["c"], twice, opsets))
+    model = build([node(f"F{depth - 1}", "x", "y", domain="own")])
+    model.opset_import.append(opsets[1])
+    model.functions.extend(made)
+    return model
