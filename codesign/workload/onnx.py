@@ -30,7 +30,7 @@ def from_file(
     dimensions: Dimensions | None = None,
     batch_size: int | None = None,
     *,
-    train_all: bool = False,
+    train_constants: bool = False,
 ) -> Workload:
     """Counts the model of an .onnx file; see `from_model`.
 
@@ -50,7 +50,7 @@ def from_file(
         raise ValueError(f"`path` (={path}) is no ONNX model: {error}.") from None
     try:
         return _import(
-            onnx, proto, path.parent, dimensions or {}, batch_size, train_all
+            onnx, proto, path.parent, dimensions or {}, batch_size, train_constants
         )
     except ValueError as error:
         raise ValueError(f"`path` (={path}): {error}") from error
@@ -61,7 +61,7 @@ def from_model(
     dimensions: Dimensions | None = None,
     batch_size: int | None = None,
     *,
-    train_all: bool = False,
+    train_constants: bool = False,
 ) -> Workload:
     """Counts an ONNX model for one example.
 
@@ -84,7 +84,8 @@ def from_model(
             its axes, as `{"x": (1, 3, 480, 640)}` for one example.
         batch_size: First axes of inputs that are fixed to this size become 1, others
             stay: 1 keeps all as they are, as for models that are sequence first.
-        train_all: Whether what stands before the first matrix product is trained too.
+        train_constants: Whether what is applied to the input before the first matrix
+            product, such as means and deviations of images, is trained too.
 
     Raises:
         ValueError: If onnx is missing, the model is invalid, a shape stays open, a first
@@ -92,7 +93,7 @@ def from_model(
             the model, an operator is not known (names the node), external data lies
             elsewhere or decides a shape, or anything is too large to count.
     """
-    return _import(_onnx(), proto, None, dimensions or {}, batch_size, train_all)
+    return _import(_onnx(), proto, None, dimensions or {}, batch_size, train_constants)
 
 
 def _onnx() -> Any:
@@ -113,7 +114,7 @@ def _import(
     folder: pathlib.Path | None,
     dimensions: Dimensions,
     batch_size: int | None,
-    train_all: bool,
+    train_constants: bool,
 ) -> Workload:
     check_content(onnx, proto, folder)
     try:
@@ -128,7 +129,7 @@ def _import(
     network, nodes = prepared(onnx, model.graph, names, infer(onnx, model))
     for node in nodes:
         record(network, node)
-    if not train_all:
+    if not train_constants:
         network.recorder.fix_preprocessing()
     network.recorder.merge_weights()
     outputs = (value.name for value in model.graph.output if value.name not in names)

@@ -138,16 +138,17 @@ def _normalised(*, batch_norm=False):
 def test_what_normalises_an_input_is_fixed(batch_norm):
     model = _normalised(batch_norm=batch_norm)
     macs = 112**2 * 49 * 3 * 64  # 118,013,952
-    for train_all, products in ((False, 1), (True, 2)):
-        ops = importer.from_model(model, train_all=train_all)
+    for train_constants, products in ((False, 1), (True, 2)):
+        ops = importer.from_model(model, train_constants=train_constants)
         program = training_iteration(ops)
         back = dict(zip(program.step_names, program.operations.tolist(), strict=True))
         assert ops.total_macs == macs
         assert back["stem back"] == products * macs
         gradients = [name for name in program.tensors if name[0] == "D"]
-        assert (gradients == ["D:stem"]) != train_all
+        assert (gradients == ["D:stem"]) != train_constants
         held = sum(name[0] == "W" for name in program.tensors)
-        assert held == len(ops.graph.parameters)
+        assert held == len(ops.graph.parameters) + len(ops.graph.constants)
+        assert (len(ops.graph.parameters) == 1) != train_constants
 
 
 def test_what_later_layers_read_is_trained():

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from codesign.workload.graph import Op, Workload, build
-from codesign.workload.op import TYPE_I_KINDS, Shape
+from codesign.workload.op import TYPE_I_KINDS, Shape, conv_pairs
 
 # Names that frameworks give to one and the same activation.
 _SAME = {
@@ -59,6 +59,7 @@ class Recorder:
         self._sizes: dict[str, int] = {}
         self._tensors = _Names()
         self._fixed: set[str] = set()
+        self._constants: set[str] = set()  # of these, what is no weight at all
         self._filled: dict[Value, Value] = {}
 
     def input(self, shape: Shape) -> Value:
@@ -121,14 +122,13 @@ class Recorder:
     ) -> Value:
         """A convolution with a kernel [..., C / groups, K]; depthwise if C / groups is 1.
 
-        The whole kernel meets each position of the smaller map, so a transposed one's
-        input: taps on padding count, those on inserted zeros do not.
+        Its MACs are those of `op.conv_pairs`.
         """
         groups = x.shape[-1] // kernel[-2]
         variant = "transposed" if transposed else "grouped" if groups > 1 else ""
         if variant == "grouped" and kernel[-2] == 1:
             variant = "depthwise"
-        positions = min(math.prod(x.shape[:-1]), math.prod(output_shape[:-1]))
+        pairs = conv_pairs(x.shape[:-1], output_shape[:-1], kernel[:-2])
         return self.op(
             name,
             "conv",
@@ -137,7 +137,7 @@ class Recorder:
             variant=variant,
             weight_shape=kernel,
             weights=weights,
-            macs=math.prod(kernel) * positions,
+            macs=math.prod(kernel[-2:]) * pairs,
             reads_past_padding=True,
         )
 
@@ -244,21 +244,20 @@ class Recorder:
         return self._filled[x]
 
     def fix_preprocessing(self) -> None:
-        """Fixes the weights that are applied to inputs before the first trained layer.
+        """Makes constants of what is applied to inputs before the first trained layer.
 
         That is the first matrix product or embedding on every way from the inputs, such
         as the convolution behind `(x - mean) / std`. What a later op reads too is trained.
         """
-        is_raw: list[
-            bool
-        ] = []  # for each op, whether no layer has been on the way to it
+        is_raw: list[bool] = []  # of each op, whether no layer stands before it
         fixed: set[str] = set()
         trained: set[str] = set()
         for op in self._ops:
             is_layer = op.kind in (*TYPE_I_KINDS, "embedding") or not op.operands
             is_raw.append(not is_layer and all(i < 0 or is_raw[i] for i in op.operands))
             (fixed if is_raw[-1] else trained).update(op.parameters)
-        self._fixed |= fixed - trained
+        self._constants |= fixed - trained
+        self._fixed |= self._constants
 
     def merge_weights(self) -> None:
         """Makes one tensor of weights that the very same ops read.
@@ -288,6 +287,7 @@ class Recorder:
             self._ops[i] = dataclasses.replace(op, parameters=tuple(shared))
         self._sizes = sizes
         self._fixed = {renamed[name] for name in self._fixed & renamed.keys()}
+        self._constants = {renamed[n] for n in self._constants & renamed.keys()}
 
     def finish(self, outputs: Iterable[Value]) -> Workload:
         """The workload; an output of the network that is one of its inputs is dropped.
@@ -295,6 +295,7 @@ class Recorder:
         Raises:
             ValueError: If there is no op at all.
         """
+        constants = self._constants
         sources = dict.fromkeys(self.filled(value).source for value in outputs)
         if not self._ops:
             raise ValueError("The network has no layers; there is nothing to count.")
@@ -308,7 +309,8 @@ class Recorder:
             ops,
             inputs=self._inputs,
             outputs=[source for source in sources if source >= 0],
-            parameters=self._sizes,
+            parameters={n: s for n, s in self._sizes.items() if n not in constants},
+            constants={n: s for n, s in self._sizes.items() if n in constants},
         )
 
 
