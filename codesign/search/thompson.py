@@ -42,6 +42,36 @@ def without_long_tail(y: ArrayLike) -> np.ndarray:
     return np.maximum(y, middle - reach) if reach > 0 else y
 
 
+def programme(
+    key: Array,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    sparsity_penalty: float,
+    num_warmup: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The binary quadratic programme of one posterior draw; see `propose`.
+
+    Args:
+        key: `[]` typed random key of the draw's chain.
+        x, y, sparsity_penalty, num_warmup: As for `propose`.
+
+    Returns:
+        A `[C, C]` and b `[C]`, as `bqp.solve` takes them.
+    """
+    posterior = surrogate.sample_posterior(
+        key,
+        x,
+        without_long_tail(y),
+        num_warmup=num_sweeps(len(x)) if num_warmup is None else num_warmup,
+        num_samples=_NUM_AVERAGED,
+    )
+    return (
+        -posterior.pairwise.mean(axis=0),
+        sparsity_penalty - posterior.linear.mean(axis=0),
+    )
+
+
 def propose(
     key: Array,
     x: ArrayLike,
@@ -98,23 +128,17 @@ def propose(
     taken = np.zeros((0, num_variables), np.int8)
     if exclude is not None and np.size(exclude):
         taken = np.asarray(exclude)
-    if num_warmup is None:
-        num_warmup = num_sweeps(len(x))
-    y = without_long_tail(y)
+    y = np.asarray(y, np.float64)
     proposals = []
     for i in range(num_proposals):
-        posterior = surrogate.sample_posterior(
+        quadratic, linear = programme(
             jax.random.fold_in(key, i),
             x,
             y,
+            sparsity_penalty=sparsity_penalty,
             num_warmup=num_warmup,
-            num_samples=_NUM_AVERAGED,
         )
-        result = bqp.solve(
-            -posterior.pairwise.mean(axis=0),
-            sparsity_penalty - posterior.linear.mean(axis=0),
-            exclude=taken,
-        )
+        result = bqp.solve(quadratic, linear, exclude=taken)
         proposals.append(result.x)
         taken = np.concatenate([taken, result.x[None, :]])
     return np.stack(proposals)
