@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
-from codesign.search import worker
+from codesign.search import checks, worker
 from codesign.search.worker import Worker
 
 Key = tuple[str | int, float | None]  # of a lease: what was handed out, and when
@@ -54,8 +54,9 @@ class Leases:
         """Gives each lease so many seconds.
 
         Raises:
-            ValueError: If it is not positive.
+            ValueError: If it is no positive number.
         """
+        lease_s = checks.checked_float("lease_s", lease_s)
         if not lease_s > 0:
             raise ValueError(f"`lease_s` must be positive, got {lease_s}.")
         self._lease_s = lease_s

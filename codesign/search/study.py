@@ -73,10 +73,9 @@ class Study:
                 file under another name.
             noisy: Whether a point may be told more than once with different values.
             exclusive: Whether the caller sees to it that nobody else uses the journal.
-                Then every trial that is under way when it is opened is lost, wherever
-                it ran, this process included, and is handed out again at once; and
-                studies of this journal that this process opened before, as an earlier
-                run of a notebook's cell did, write no more.
+                Then every trial that is under way when it is opened is handed out again
+                at once, wherever it ran; and studies of this journal that this process
+                opened before, as an earlier run of a notebook's cell, write no more.
 
         Raises:
             ValueError: If a setting is out of range, or differs from the journal's.
@@ -86,12 +85,12 @@ class Study:
         if num_variables > MAX_VARIABLES:
             raise ValueError(
                 f"`num_variables` must be at most {MAX_VARIABLES}, got "
-                f"{num_variables}; tie neighbouring sites to search over fewer."
+                f"{checks.shown(num_variables)}; tie neighbouring sites."
             )
         self._num_variables = num_variables
         self._seed = checks.checked_int("seed", seed, 0)
         if self._seed >= 2**63:
-            raise ValueError(f"`seed` must be below 2**63, got {seed}.")
+            raise ValueError(f"`seed` must be below 2**63, got {checks.shown(seed)}.")
         self._penalty = thompson.checked_penalty(sparsity_penalty)
         self._num_initial = checks.checked_int("num_initial", num_initial, 0)
         self._leases = Leases(lease_s)
@@ -112,8 +111,8 @@ class Study:
         with self._current() as table:
             if exclusive:  # nobody works on what is under way
                 running = [t for t in table.all() if t.status == "running"]
-                held = [*running, *table.reservations.values()]
-                self._leases.orphans.update(lease.key for lease in held)
+                reserved = table.reservations.values()
+                self._leases.orphans.update(o.key for o in [*running, *reserved])
 
     @classmethod
     def load(cls, journal: str | os.PathLike[str]) -> "Study":
@@ -177,12 +176,11 @@ class Study:
 
         In this order: trials whose lease has run out or whose process has ended on this
         host; points enqueued; random points, uniform over those not yet met, until there
-        are `num_initial` of them and a result; Thompson proposals. `ask(q)` is q calls of
-        `ask()`. While a point is worked out others ask and tell. What an interrupted call
-        had been given is handed out again by the next one.
+        are `num_initial` of them and a result; Thompson proposals. While a point is worked
+        out others ask and tell. The next call hands out again what an interrupted one had.
 
         Args:
-            q: Number of points; each process may hold any number of them.
+            q: Number of points, as by q calls; a process may hold any number of them.
 
         Returns:
             `[q, C]` int8, all different.
@@ -270,10 +268,7 @@ class Study:
             self._append({**event, "time": time.time()})
 
     def enqueue(self, x: ArrayLike) -> None:
-        """Has `ask` hand out a point next; nothing happens if the study knows it.
-
-        Args:
-            x: `[C]`.
+        """Has `ask` hand out a point `[C]` next; a point that is known changes nothing.
 
         Raises:
             ValueError: If x is not a binary point.
@@ -396,7 +391,7 @@ class Study:
         num_left += len(self._leases.lost(reserved)) + len(self._waiting(table))
         if q > num_left:
             raise SearchSpaceExhausted(
-                f"`q` (={q}) points were asked for and {max(num_left, 0)} of the "
-                f"{2**self._num_variables} are neither evaluated nor being evaluated; "
-                "ask for fewer, or stop: `best` is final once all are told."
+                f"`q` (={checks.shown(q)}) points were asked for and {max(num_left, 0)} "
+                f"of the {2**self._num_variables} are neither evaluated nor being "
+                "evaluated; ask for fewer, or stop: `best` is final once all are told."
             )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.search import bqp, surrogate
+from codesign.search import bqp, checks, surrogate
 from codesign.types import Array
 
 _MOST_WARMUP, _MIN_WARMUP = 800, 200  # sweeps before the draw that proposes
@@ -148,11 +148,12 @@ def checked_penalty(sparsity_penalty: float) -> float:
     """The penalty as a float.
 
     Raises:
-        ValueError: If it is negative or not finite.
+        ValueError: If it is no number, negative or not finite.
     """
+    sparsity_penalty = checks.checked_float("sparsity_penalty", sparsity_penalty)
     if not np.isfinite(sparsity_penalty) or sparsity_penalty < 0:
         raise ValueError(
             "`sparsity_penalty` must be finite and not negative, got "
             f"{sparsity_penalty}; 0 searches without a preference for few ones."
         )
-    return float(sparsity_penalty)
+    return sparsity_penalty
