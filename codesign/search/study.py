@@ -190,8 +190,9 @@ class Study:
             ValueError: If q is not positive.
         """
         q = checks.checked_int("q", q, 1)
-        with self._current() as table:
-            self._check_left(table, q)
+        if q > 1:  # before any is handed out
+            with self._current() as table:
+                self._check_left(table, q)
         chosen: list[np.ndarray] = []
         leases: list[Key] = []
         try:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.search import bqp, checks, surrogate
+from codesign.search import bqp, checks, features, surrogate
 from codesign.types import Array
 
 _MOST_WARMUP, _MIN_WARMUP = 800, 200  # sweeps before the draw that proposes
@@ -42,6 +42,22 @@ def without_long_tail(y: ArrayLike) -> np.ndarray:
     return np.maximum(y, middle - reach) if reach > 0 else y
 
 
+def that_matter(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which observations a proposal learns from: all `[N]`, or the indices of 512.
+
+    All of them up to 512, and as long as there are fewer features than that (C of at most
+    31), where more cost nothing. Beyond, a sweep would take time with the square of N. The
+    best 256 are kept, among which the optimum is sought, and of the others 256 that are
+    evenly spread over their ranks, for contrast.
+    """
+    most = surrogate.MOST_ROWS
+    if len(y) <= most or features.num_features(x.shape[1]) < most:
+        return np.arange(len(y))
+    best, others = np.split(np.argsort(-y, kind="stable"), [most // 2])
+    spread = np.linspace(0, len(others) - 1, most - most // 2).round().astype(int)
+    return np.sort(np.concatenate([best, others[spread]]))
+
+
 def programme(
     key: Array,
     x: np.ndarray,
@@ -59,10 +75,12 @@ def programme(
     Returns:
         A `[C, C]` and b `[C]`, as `bqp.solve` takes them.
     """
+    y = without_long_tail(y)
+    kept = that_matter(x, y)
     posterior = surrogate.sample_posterior(
         key,
-        x,
-        without_long_tail(y),
+        x[kept],
+        y[kept],
         num_warmup=num_sweeps(len(x)) if num_warmup is None else num_warmup,
         num_samples=_NUM_AVERAGED,
     )
@@ -91,9 +109,9 @@ def propose(
         A_ij = -theta_ij,   b_i = sparsity_penalty - theta_i                         (1)
 
     DeepTrain's eq. (2) has these signs the other way round. Draws are in the units of
-    y, and so is the penalty; the model is of y `without_long_tail`. If the maximiser is
-    excluded or already among the proposals,
-    the next best point of the same draw is taken.
+    y, and so is the penalty; the model is of y `without_long_tail`, at the points
+    `that_matter`. If the maximiser is excluded or already among the proposals, the next
+    best point of the same draw is taken.
 
     As theta stands the mean of the last 4 sweeps of a chain. Of one sweep alone, dozens of
     coefficients that hardly matter are random enough to switch their sites on; the mean
