@@ -223,7 +223,7 @@ def _padded(scaled: _Scaled) -> _Data:
 def _compressed(scaled: _Scaled) -> _Data:
     """P + 1 rows with the same second moments, padded, and the number observed."""
     together = np.column_stack([scaled.phi, scaled.y])
-    rows = np.linalg.qr(together, mode="r")  # [P + 1, P + 1]
+    rows = np.asarray(np.linalg.qr(together, mode="r"))  # [P + 1, P + 1]
     few = dataclasses.replace(scaled, phi=rows[:, :-1], y=rows[:, -1])
     by_order, y, _ = _padded(few)
     return by_order, y, np.asarray(len(scaled.y))
