@@ -1,72 +1,42 @@
 """An append-only log on disk that survives a kill at any moment and notices damage."""
 
 import contextlib
-import hashlib
-import json
+import errno
 import os
 import pathlib
-import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, NamedTuple
 
 import filelock
 from absl import logging
 
-FORMAT = 1
-_SUM = b',"sum":"'  # then 16 hexadecimal digits
-_END = re.compile(rb',"sum":"[0-9a-f]{16}"\}')
-_SUM_LENGTH = len(_SUM) + 16 + len(b'"}')
-_LOCK_TIMEOUT_S = 600.0
-_takeovers: dict[str, int] = {}  # how often this process opened a file as its only user
+from codesign.records import lines, recovery
+from codesign.records.files import write_atomic
+from codesign.records.lines import Chain, Event
 
-Event = dict[str, Any]
-_REPLAYABLE = ("ask", "enqueue", "tell", "fail", "done")  # in any subset
+_LOCK_TIMEOUT_S = 600.0
+_LOCK_POLL_S = 0.002
+_takeovers: dict[
+    pathlib.Path, int
+] = {}  # how often this process opened one as its only
 
 
 class JournalDamaged(ValueError):
-    """A complete line of a journal fails its checksum."""
+    """A journal holds what was not written there, or lost what was.
+
+    Attributes:
+        num_sound: Number of lines before the damage.
+    """
+
+    def __init__(self, message: str, num_sound: int = 0):
+        super().__init__(message)
+        self.num_sound = num_sound
 
 
 class JournalWarning(UserWarning):
-    """A journal lost its unfinished last line, or was recovered from damage."""
-
-
-class Journal(Protocol):
-    """A shared list of events; `read` and `append` are called within `locked`."""
-
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other threads and processes out."""
-        ...
-
-    def read(self) -> tuple[bool, list[Event]]:
-        """Events since the last `read`; True if they are to replace all before."""
-        ...
-
-    def append(self, events: Sequence[Event]) -> None:
-        """Stores events durably, in one write, after all that have been read."""
-        ...
-
-
-class MemoryJournal:
-    """A journal of this process only."""
-
-    def __init__(self):
-        self._lock = threading.RLock()
-        self._unread: list[Event] = []
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        with self._lock:
-            yield
-
-    def read(self) -> tuple[bool, list[Event]]:
-        events, self._unread = self._unread, []
-        return False, events
-
-    def append(self, events: Sequence[Event]) -> None:
-        self._unread += [json.loads(_dumps(event)) for event in events]
+    """A journal lost its unfinished last line or more, or was recovered from damage."""
 
 
 def read_header(path: str | os.PathLike[str]) -> Event:
@@ -74,30 +44,43 @@ def read_header(path: str | os.PathLike[str]) -> Event:
 
     Raises:
         JournalDamaged: If its first line fails its checksum.
-        ValueError: If it is no regular file.
+        ValueError: If it is no regular file, or of a format of another version.
         OSError: If it cannot be read.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"`journal` (={os.fspath(path)}) is not a regular file.")
+    _check_regular(path)
     with open(path, "rb") as file:
-        event = _parse(file.readline().rstrip(b"\n"))
-    if event is None or event["event"] != "study":
+        line = lines.parse(file.readline().rstrip(b"\n"))
+    if line is None or line["event"] != "study":
         raise JournalDamaged(
             f"`journal` (={os.fspath(path)}) does not begin with the header of a study; "
             "restore the file from a copy."
         )
-    return {k: v for k, v in event.items() if k not in ("n", "sum", "event", "format")}
+    return lines.settings_of(line)
+
+
+class _Place(NamedTuple):
+    """How far a file was read."""
+
+    inode: int = -1
+    end: int = 0  # of the last whole line, in bytes
+    chain: Chain = Chain()
 
 
 class FileJournal:
     """JSON lines in a file, shared by threads and by processes on one file system.
 
-    A line is one JSON object. `n` counts lines from 0, `event` names the kind and `sum`
-    holds the first 16 hexadecimal digits of the SHA-256 of the line before it. Line 0
-    is the header: what the journal is of. Lines are appended in one write, flushed to
-    the disk, under a lock on a file beside the journal, and the file itself appears with
-    its header by one rename; so a kill leaves whole lines and at most one unfinished
-    last line, which is dropped with a warning and cut off before the next append.
+    A line is one JSON object. `n` counts lines from 0 and `event` names the kind. `sum`
+    holds the first 16 hexadecimal digits of the SHA-256 of all of the line before it,
+    `prev` the `sum` of the line above, and `id` 8 digits drawn at random when the journal
+    was made; so a line of another journal, or from another place of this one, is noticed.
+    Line 0 is the header: what the journal is of. Journals of format 1, whose lines have
+    no `id` and `prev`, are read and go on in their format.
+
+    Lines are appended in one write, flushed to the disk, under a lock on a file beside
+    the journal, and the file itself appears with its header by one rename; so a kill
+    leaves whole lines and at most one unfinished last line, which is dropped with a
+    warning and cut off before the next append. By a symbolic link it is the same journal.
+    Who may not write the file can read it.
     """
 
     def __init__(
@@ -113,42 +96,50 @@ class FileJournal:
         Args:
             path: The file; `<path>.lock` beside it is the lock.
             header: What the journal is of; must equal the header that is there.
-            recover: Continue a damaged journal from its lines before the damage and the
-                intact results (`tell` and `fail` lines) after it. The damaged file is
-                kept as `<path>.damaged-1` (or 2, ...).
+            recover: Continue a damaged journal from its sound lines, before and after the
+                damage; lines of other journals are left out. The damaged file is kept as
+                `<path>.damaged-1` (or 2, ...).
             exclusive: Take the journal over: what this process opened before, such as
                 in an earlier run of a notebook's cell, reads on and writes no more.
 
         Raises:
-            JournalDamaged: If a complete line fails its checksum and not `recover`.
-            ValueError: If the header differs.
+            JournalDamaged: If a complete line fails its checksum or is not the next one,
+                and not `recover`.
+            ValueError: If the header differs, or `path` is no regular file.
+            PermissionError: If there is no journal and none may be made.
 
         Warns:
             JournalWarning: If an unfinished last line is dropped, or on recovery.
         """
-        self._path = pathlib.Path(path).absolute()
-        self._header = {"event": "study", "format": FORMAT, **header}
+        self._path = pathlib.Path(os.path.realpath(path))
+        _check_regular(self._path)
+        self._settings = dict(header)
         self._thread_lock = threading.RLock()
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = pathlib.Path(f"{self._path}.lock")
         self._file_lock = filelock.FileLock(
-            f"{self._path}.lock", timeout=_LOCK_TIMEOUT_S, thread_local=False
+            lock,
+            timeout=_LOCK_TIMEOUT_S,
+            poll_interval=_LOCK_POLL_S,
+            thread_local=False,
         )
+        self._why_read_only = _why_read_only(lock, self._path)
         self._warned_of = b""
         self._process = os.getpid()
-        self._file = os.path.realpath(self._path)
-        self._forget()
+        self._place = _Place()
         with self.locked():
             if recover:
                 self._recover()
             if self._is_new():
-                self._replace([self._header])
+                self._replace([lines.header(self._settings, lines.new_id())])
             self.read()  # for its errors
-            self._forget()
-            self._takeover = _takeovers.get(self._file, 0) + exclusive
-            _takeovers[self._file] = self._takeover
+            self.rewind()
+            self._takeover = _takeovers.get(self._path, 0) + exclusive
+            _takeovers[self._path] = self._takeover
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
+        """Keeps other threads and processes out; `read` and `append` are called within."""
         if self._process != os.getpid():  # its lock is that of its parent
             raise RuntimeError(
                 f"The journal {self._path} was opened before this process was forked; "
@@ -156,7 +147,8 @@ class FileJournal:
             )
         with self._thread_lock:
             try:
-                self._acquire()
+                if self._why_read_only is None:
+                    self._acquire()
                 yield
             finally:  # also where an interrupt came right after it was taken
                 self._file_lock.release()
@@ -172,77 +164,109 @@ class FileJournal:
             ) from error
 
     def read(self) -> tuple[bool, list[Event]]:
+        """Events since the last `read`; True if they are to replace all before.
+
+        Raises:
+            JournalDamaged: If a line is not the next one, or lines read before are gone.
+            ValueError: If the header is of another study.
+
+        Warns:
+            JournalWarning: If an unfinished last line is dropped, or the file was
+                replaced by one of fewer lines, as by a recovery.
+        """
+        before = self._place
         with open(self._path, "rb") as file:
             status = os.fstat(file.fileno())
-            restarted = status.st_ino != self._inode or status.st_size < self._end
-            if restarted:
-                self._forget()
-                self._inode = status.st_ino
-            file.seek(self._end)
-            data = file.read()
+            restarted = status.st_ino != before.inode
+            if not restarted and status.st_size < before.end:
+                raise self._cut_off(status.st_size)
+            place = _Place(status.st_ino) if restarted else before
+            file.seek(place.end)
+            *whole, tail = file.read().split(b"\n")
+        _, end, chain = place
+        if tail and self._is_whole(tail, chain.num_lines + len(whole)):
+            whole.append(tail)
         events = []
-        while data:
-            if b"\n" not in data:
-                data = self._terminate_or_drop(data)
-                continue
-            line, _, data = data.partition(b"\n")
-            event = _parse(line)
-            if event is None or event["n"] != self._num_lines:
-                raise self._damaged()
-            if self._num_lines == 0:
-                self._check_header(event)
+        for text in whole:
+            line = lines.parse(text)
+            if line is None or not chain.goes_on_with(line):
+                raise self._damaged(chain.num_lines)
+            if chain.num_lines == 0:
+                self._check_header(line)
             else:
-                events.append(event)
-            self._num_lines += 1
-            self._end += len(line) + 1
+                events.append(lines.content(line))
+            chain = chain.after(line)
+            end += len(text) + 1
+        if restarted:
+            self._check_replaced(before.chain, chain)
+        self._place = _Place(status.st_ino, end, chain)
         return restarted, events
 
+    def rewind(self) -> None:
+        """Has `read` begin with the first event again."""
+        self._place = _Place()
+
     def append(self, events: Sequence[Event]) -> None:
-        if self._takeover != _takeovers[self._file]:
+        """Stores events durably, in one write, after all that have been read.
+
+        Raises:
+            PermissionError: If this user may only read the journal.
+            RuntimeError: If another object of this process took it over, or lines were
+                not read.
+        """
+        if self._takeover != _takeovers[self._path]:
             raise RuntimeError(
                 f"The journal {self._path} was opened again in this process, by one who "
                 "is to be its only user; use the newer object, this one only reads."
             )
-        data = b"".join(_line(self._num_lines + i, e) for i, e in enumerate(events))
+        self._check_writable()
+        _, end, chain = self._place
+        data = chain.written(events)
         with open(self._path, "r+b", buffering=0) as file:
-            file.seek(self._end)
+            size = file.seek(0, os.SEEK_END)
+            if size < end:
+                raise self._cut_off(size)
+            file.seek(end)
             if b"\n" in file.read():
                 raise RuntimeError(
                     f"Lines of {self._path} were not read before writing."
                 )
             try:
-                file.seek(self._end)
+                file.seek(end)
                 file.truncate()  # cuts an unfinished line off
                 _write(file, data)
             except OSError:  # for one, a full disk
-                file.truncate(self._end)
+                file.truncate(end)
                 raise
 
-    def _forget(self) -> None:
-        self._inode = -1
-        self._end = 0  # of the last whole line, in bytes
-        self._num_lines = 0
+    def _check_writable(self) -> None:
+        if self._why_read_only is not None:
+            raise PermissionError(
+                f"The journal {self._path} can only be read by this user "
+                f"({self._why_read_only}); copy it to a folder of yours to go on with it."
+            )
 
     def _is_new(self) -> bool:
         """Whether there is no file yet, or one that ends within our header."""
         if not self._path.exists():
             return True
-        data = self._path.read_bytes()
-        unfinished = _line(0, self._header)[:-1].startswith(data)
+        with open(self._path, "rb") as file:
+            data = file.readline()
+        unfinished = lines.begins_header(data, self._settings)
         if unfinished and data:
             self._warn_of_tail(data)
         return unfinished
 
-    def _check_header(self, event: Event) -> None:
-        theirs = {k: v for k, v in event.items() if k not in ("n", "sum")}
+    def _check_header(self, line: Event) -> None:
+        theirs = lines.settings_of(line)
         differing = sorted(
             key
-            for key in theirs.keys() | self._header.keys()
-            if theirs.get(key) != self._header.get(key)
+            for key in theirs.keys() | self._settings.keys()
+            if theirs.get(key) != self._settings.get(key)
         )
         if differing:
             pairs = ", ".join(
-                f"{key}: {theirs.get(key)!r} there, {self._header.get(key)!r} given"
+                f"{key}: {theirs.get(key)!r} there, {self._settings.get(key)!r} given"
                 for key in differing
             )
             raise ValueError(
@@ -250,17 +274,33 @@ class FileJournal:
                 "the study its settings, or another path."
             )
 
-    def _terminate_or_drop(self, tail: bytes) -> bytes:
-        """`tail` with its newline if only that is missing, else nothing."""
-        if _parse(tail) is not None:
+    def _check_replaced(self, before: Chain, now: Chain) -> None:
+        """Checks that a file in the place of the one read before is the same journal."""
+        if now.num_lines == 0 or (before.num_lines and now.id != before.id):
+            raise JournalDamaged(
+                f"`journal` (={self._path}) was emptied or replaced by another one while "
+                f"it was open; {max(before.num_lines - 1, 0)} events were read before. "
+                "Restore the file from a copy."
+            )
+        if now.num_lines < before.num_lines:
+            _warn(
+                f"The journal {self._path} was replaced while it was open, as by a "
+                f"recovery: it has {now.num_lines} lines, of {before.num_lines} read "
+                "before."
+            )
+
+    def _is_whole(self, tail: bytes, number: int) -> bool:
+        """Whether line `number` lacks only its newline, which it gets."""
+        if lines.parse(tail) is not None and self._why_read_only is None:
             with open(self._path, "ab") as file:
                 _write(file, b"\n")
-            return tail + b"\n"
-        if self._num_lines == 0 or _parse(tail[:-1]) is not None:
+            return True
+        if number == 0 or lines.parse(tail[:-1]) is not None:
             # Not of a kill: no journal at all, or another byte in a newline's place.
-            raise self._damaged()
-        self._warn_of_tail(tail)
-        return b""
+            raise self._damaged(number)
+        if self._why_read_only is None:  # else it may be being written
+            self._warn_of_tail(tail)
+        return False
 
     def _warn_of_tail(self, tail: bytes) -> None:
         if tail != self._warned_of:
@@ -270,93 +310,77 @@ class FileJournal:
                 "bytes), as a kill leaves it; it is dropped."
             )
 
-    def _damaged(self) -> JournalDamaged:
+    def _damaged(self, num_sound: int) -> JournalDamaged:
         return JournalDamaged(
-            f"`journal` (={self._path}) is damaged in line {self._num_lines + 1}: it "
-            "fails its checksum or is out of order. Restore the file from a copy, or "
-            "open it with `recover=True`, which keeps it under another name and "
-            "continues from the lines that are sound."
+            f"`journal` (={self._path}) is damaged in line {num_sound + 1}: it "
+            "fails its checksum, is out of order or of another journal. Restore the file "
+            "from a copy, or open it with `recover=True`, which keeps it under another "
+            "name and continues from the lines that are sound.",
+            num_sound,
+        )
+
+    def _cut_off(self, size: int) -> JournalDamaged:
+        return JournalDamaged(
+            f"`journal` (={self._path}) was cut to {size} bytes while it was open; the "
+            f"{self._place.chain.num_lines} lines read before took {self._place.end}. "
+            "Restore the file from a copy."
         )
 
     def _recover(self) -> None:
-        """Replaces a damaged file by its sound part; leaves a sound one alone."""
-        if self._is_new():
+        """Replaces a damaged file by its sound lines; leaves a sound one alone."""
+        if self._is_new() or self._why_read_only is not None:
             return
         try:
             self.read()
             return
-        except JournalDamaged:
-            pass
+        except JournalDamaged as error:
+            num_before = error.num_sound
         finally:
-            good, num_good = self._end, self._num_lines
-            self._forget()
+            self.rewind()
         data = self._path.read_bytes()
-        kept = [json.loads(line) for line in data[:good].splitlines()]
-        sound = _sound(data[good:])
-        later = [e for e in sound if e["event"] in _REPLAYABLE]
-        headers = [e for e in sound if e["event"] == "study"] or [self._header]
-        aside = self._copy_aside(data)
-        self._replace([*(kept or headers[:1]), *later])
+        try:
+            header, events, num_foreign = recovery.salvaged(data, self._settings)
+        except ValueError as error:
+            raise JournalDamaged(
+                f"`journal` (={self._path}) cannot be recovered: {error}. Restore the "
+                "file from a copy."
+            ) from error
+        aside = recovery.keep_aside(self._path, data)
+        self._replace([header, *events])
+        num_after = len(events) - max(num_before - 1, 0)
+        foreign = (
+            f" {num_foreign} of other journals are left out." if num_foreign else ""
+        )
         _warn(
-            f"The journal {self._path} is damaged in line {num_good + 1}. It is kept as "
-            f"{aside.name}; the study goes on from the {num_good} lines before and "
-            f"{len(later)} after the damage that are sound."
+            f"The journal {self._path} is damaged in line {num_before + 1}. It is kept as "
+            f"{aside.name}; the study goes on from the {num_before} lines before and "
+            f"{num_after} after the damage that are sound.{foreign}"
         )
 
-    def _copy_aside(self, data: bytes) -> pathlib.Path:
-        number = 1
-        while True:
-            aside = self._path.with_name(f"{self._path.name}.damaged-{number}")
-            with contextlib.suppress(FileExistsError), open(aside, "xb") as file:
-                _write(file, data)
-                return aside
-            number += 1
-
     def _replace(self, events: Sequence[Event]) -> None:
-        """Writes the whole file anew: on disk under another name first, then renamed."""
-        scratch = self._path.with_name(f".{self._path.name}.new")
-        with open(scratch, "wb") as file:
-            _write(file, b"".join(_line(i, event) for i, event in enumerate(events)))
-        os.replace(scratch, self._path)
-        if os.name == "posix":
-            descriptor = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        self._check_writable()
+        write_atomic(self._path, Chain().written(events))
 
 
-def _dumps(event: Event) -> str:
-    return json.dumps(event, separators=(",", ":"), allow_nan=False)
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(
+            f"`journal` (={os.fspath(path)}) is not a regular file; name a file, or one "
+            "that is not there yet."
+        )
 
 
-def _line(number: int, event: Event) -> bytes:
-    content = {k: v for k, v in event.items() if k not in ("n", "sum")}
-    body = _dumps({"n": number, **content}).encode()[:-1]
-    return body + _SUM + _digest(body) + b'"}\n'
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest()[:16].encode()
-
-
-def _parse(line: bytes) -> Event | None:
-    """The event of a line without its newline, or None if its checksum fails."""
-    body, end = line[:-_SUM_LENGTH], line[-_SUM_LENGTH:]
-    if not body or end != _SUM + _digest(body) + b'"}':
-        return None
-    return json.loads(line)
-
-
-def _sound(data: bytes) -> list[Event]:
-    """Every event in `data` with a good checksum, also where newlines were lost."""
-    found = []
-    for start in re.finditer(rb'\{"n":', data):
-        end = _END.search(data, start.start())
-        event = _parse(data[start.start() : end.end()]) if end else None
-        if event is not None:
-            found.append(event)
-    return found
+def _why_read_only(lock: pathlib.Path, path: pathlib.Path) -> OSError | None:
+    """Why this user may not write a journal, or its lock; None if it may."""
+    try:
+        open(lock, "ab").close()
+        if path.exists():
+            open(path, "ab").close()
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return error
+    return None
 
 
 def _write(file: IO[bytes], data: bytes) -> None:

@@ -112,7 +112,8 @@ class HorseshoeGibbs(MCMCKernel):
     Local scales are clipped to [1e-8, 1e5 / global scale], so that matrices stay
     factorisable. Rows that are not observed must be the last ones and hold zeros in
     `features` and `y`; they change no draw, since their random numbers come last and
-    meet only zeros.
+    meet only zeros. In place of the mask the number of observations `[]` may stand, for
+    rows that are fewer and have the same F'F, F'y and y'y.
     """
 
     @property
@@ -311,8 +312,12 @@ def _sweep(
     global_scale = jnp.exp(jnp.where(accepted, proposed, current))  # [G]
 
     each = by_coefficient(global_scale, sizes)  # [P]
+    squares = None
+    if observed_mask.ndim == 0:  # there is no row, and no normal, for each observation
+        key_gamma = jax.random.fold_in(key_normal, 1)
+        squares = 2 * jax.random.gamma(key_gamma, (num_observed - 1) / 2, dtype=y.dtype)
     noise_variance, whitened, intercept = _draw_block(
-        normals[1:], system, scaled, each, y, num_observed
+        normals[1:], system, scaled, each, y, num_observed, squares
     )
     coefficients = jnp.sqrt(noise_variance) * each * local_scale * whitened
     # InverseGamma(1, c) is c / Exponential(1).
@@ -355,11 +360,13 @@ def _draw_block(
     sd: Array,
     y: Array,
     num_observed: Array,
+    row_squares: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Noise variance, coefficients over their prior's standard deviation, intercept.
 
     `normals` are `[_num_normals]`; those of padding rows come last. `system` is that of
-    `features` `[N, P]`, multiplied by `sd` `[P]`.
+    `features` `[N, P]`, multiplied by `sd` `[P]`. `row_squares` `[]`, a chi square of
+    `num_observed` - 1, is None where `normals` have one for each observation.
     """
     num_rows, num_coefficients = features.shape
     fixed = num_coefficients + 1 + 2 * NOISE_SHAPE
@@ -367,10 +374,10 @@ def _draw_block(
     by_row = normals[fixed:].reshape(num_rows, 2)
     # A gamma variate of half-integer shape, from as many normals as it has halves.
     shape_draws = normals[num_coefficients + 1 : fixed]
-    counted = jnp.arange(num_rows) < num_observed - 1
-    squares = jnp.sum(shape_draws**2) + jnp.sum(
-        jnp.where(counted, by_row[:, 0] ** 2, 0.0)
-    )
+    if row_squares is None:
+        counted = jnp.arange(num_rows) < num_observed - 1
+        row_squares = jnp.sum(jnp.where(counted, by_row[:, 0] ** 2, 0.0))
+    squares = jnp.sum(shape_draws**2) + row_squares
     noise_variance = (NOISE_SCALE + system.misfit / 2) / (squares / 2)
     noise_sd = jnp.sqrt(noise_variance)
     if _is_wide(features):

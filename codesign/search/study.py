@@ -6,19 +6,15 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.records.journal import (
-    Event,
-    FileJournal,
-    Journal,
-    MemoryJournal,
-    read_header,
-)
-from codesign.search import checks, cpu, points, thompson, worker
-from codesign.search.trials import Trial, TrialTable, to_html
+from codesign.records.journal import FileJournal, JournalDamaged, read_header
+from codesign.records.lines import Event
+from codesign.records.memory_journal import MemoryJournal
+from codesign.search import checks, points, proposals, thompson
+from codesign.search.leases import Key, Leases, begun
+from codesign.search.trials import Reservation, Trial, TrialTable, to_html
 
 DAY_S = 86400.0
 MAX_VARIABLES = 128  # 8256 coefficients
@@ -33,10 +29,13 @@ class Study:
 
     Sparsity-aware Bayesian optimisation of DeepTrain, section V, after BOCS (Baptista &
     Poloczek, ICML 2018): random points first, then Thompson proposals of a sparse second-
-    order model. Every event is in the journal before a method returns. The proposal of
-    trial k is a function of the seed, k and the events before it, so a study that was
-    killed, however often, goes on as if it had not been. Clocks and process ids, which
-    the journal also holds, only decide who gets a trial whose worker was lost.
+    order model. Every event is in the journal before a method returns. A new trial is
+    reserved in the journal before its point is worked out, which keeps nobody else
+    waiting. The point is a function of the seed, the number of the reservation and the
+    events before it, save that a point taken meanwhile gives way to the next best; so the
+    journal's order of events determines every point, and a study that was killed, however
+    often, goes on as if it had not been. Clocks and process ids in the journal only
+    decide who gets a trial whose worker was lost.
 
         study = Study(num_variables=8, journal="runs/study.jsonl", seed=0)
         while len(study.trials) < 30:
@@ -68,16 +67,15 @@ class Study:
             num_initial: Random points before the model proposes; others take the place
                 of those that fail.
             lease_s: A trial that was asked for and neither told nor failed for so long is
-                handed out again, whoever holds it. One whose process has ended on this
-                host is handed out again at once.
+                handed out again, whoever holds it; setting this host's clock changes
+                nothing. One whose process has ended on this host is, at once.
             recover: Go on from the sound part of a damaged journal, keeping the damaged
                 file under another name.
             noisy: Whether a point may be told more than once with different values.
             exclusive: Whether the caller sees to it that nobody else uses the journal.
-                Then every trial that is under way when it is opened is lost, wherever
-                it ran, this process included, and is handed out again at once; and
-                studies of this journal that this process opened before, as an earlier
-                run of a notebook's cell did, write no more.
+                Then every trial that is under way when it is opened is handed out again
+                at once, wherever it ran; and studies of this journal that this process
+                opened before, as an earlier run of a notebook's cell, write no more.
 
         Raises:
             ValueError: If a setting is out of range, or differs from the journal's.
@@ -87,17 +85,15 @@ class Study:
         if num_variables > MAX_VARIABLES:
             raise ValueError(
                 f"`num_variables` must be at most {MAX_VARIABLES}, got "
-                f"{num_variables}; tie neighbouring sites to search over fewer."
+                f"{checks.shown(num_variables)}; tie neighbouring sites."
             )
-        if not lease_s > 0:
-            raise ValueError(f"`lease_s` must be positive, got {lease_s}.")
         self._num_variables = num_variables
         self._seed = checks.checked_int("seed", seed, 0)
         if self._seed >= 2**63:
-            raise ValueError(f"`seed` must be below 2**63, got {seed}.")
+            raise ValueError(f"`seed` must be below 2**63, got {checks.shown(seed)}.")
         self._penalty = thompson.checked_penalty(sparsity_penalty)
         self._num_initial = checks.checked_int("num_initial", num_initial, 0)
-        self._lease_s = lease_s
+        self._leases = Leases(lease_s)
         self._noisy = bool(noisy)
         header = {
             "num_variables": self._num_variables,
@@ -106,20 +102,23 @@ class Study:
             "num_initial": self._num_initial,
             "noisy": self._noisy,
         }
-        self._table = TrialTable()
-        self._journal: Journal = (
+        self._table, self._is_in_step = TrialTable(self._num_variables), True
+        self._journal = (
             MemoryJournal()
             if journal is None
             else FileJournal(journal, header, recover=recover, exclusive=exclusive)
         )
-        self._orphans: set[str] = set()  # under way when an exclusive study was opened
-        if exclusive:
-            running = (t for t in self.trials if t.status == "running")
-            self._orphans = {points.encode(trial.x) for trial in running}
+        with self._current() as table:
+            if exclusive:  # nobody works on what is under way
+                running = [t for t in table.all() if t.status == "running"]
+                reserved = table.reservations.values()
+                self._leases.orphans.update(o.key for o in [*running, *reserved])
 
     @classmethod
     def load(cls, journal: str | os.PathLike[str]) -> "Study":
         """Opens the study of a journal, whatever its settings are.
+
+        A journal that this user may only read is open for reading: what writes is refused.
 
         Raises:
             ValueError: If the journal is damaged, or not of a study.
@@ -170,18 +169,18 @@ class Study:
 
     def observations(self) -> tuple[np.ndarray, np.ndarray]:
         """What the surrogate sees: x `[N, C]` int8 and y `[N]`, without the penalty."""
-        return _observations(self.trials, self._num_variables)
+        return proposals.observations(self.trials, self._num_variables)
 
     def ask(self, q: int = 1) -> np.ndarray:
         """The next points to evaluate, leased to this process.
 
         In this order: trials whose lease has run out or whose process has ended on this
         host; points enqueued; random points, uniform over those not yet met, until there
-        are `num_initial` of them and a result; Thompson proposals. `ask(q)` returns the
-        same points as q calls of `ask()`.
+        are `num_initial` of them and a result; Thompson proposals. While a point is worked
+        out others ask and tell. The next call hands out again what an interrupted one had.
 
         Args:
-            q: Number of points; each process may hold any number of them.
+            q: Number of points, as by q calls; a process may hold any number of them.
 
         Returns:
             `[q, C]` int8, all different.
@@ -191,26 +190,18 @@ class Study:
             ValueError: If q is not positive.
         """
         q = checks.checked_int("q", q, 1)
-        with self._current() as table:
-            trials = table.all()
-            now, me = time.time(), worker.this_worker()
-            waiting = [t for t in trials if self._is_lost(t, now)]
-            waiting += [t for t in trials if t.status == "queued"]
-            num_left = len(waiting) + 2**self._num_variables - len(trials)
-            if q > num_left:
-                raise SearchSpaceExhausted(
-                    f"`q` (={q}) points were asked for and {num_left} of the "
-                    f"{2**self._num_variables} are neither evaluated nor being evaluated; "
-                    "ask for fewer, or stop: `best` is final once all are told."
-                )
-            chosen = [(trial.x, trial.origin) for trial in waiting[:q]]
-            chosen += self._new_points(trials, q - len(chosen))
-            lease = {"event": "ask", "worker": me, "time": now}
-            self._append(
-                *({**lease, "x": points.encode(x), "origin": o} for x, o in chosen)
-            )
-        self._orphans -= {points.encode(x) for x, _ in chosen}
-        return np.stack([x for x, _ in chosen])
+        if q > 1:  # before any is handed out
+            with self._current() as table:
+                self._check_left(table, q)
+        chosen: list[np.ndarray] = []
+        leases: list[Key] = []
+        try:
+            while len(chosen) < q:
+                chosen.append(self._ask_one(leases))
+        except BaseException:
+            self._leases.orphans.update(leases)
+            raise
+        return np.stack(chosen)
 
     def tell(
         self, x: ArrayLike, value: float, metrics: Mapping[str, Any] | None = None
@@ -278,10 +269,7 @@ class Study:
             self._append({**event, "time": time.time()})
 
     def enqueue(self, x: ArrayLike) -> None:
-        """Has `ask` hand out a point next; nothing happens if the study knows it.
-
-        Args:
-            x: `[C]`.
+        """Has `ask` hand out a point `[C]` next; a point that is known changes nothing.
 
         Raises:
             ValueError: If x is not a binary point.
@@ -326,60 +314,85 @@ class Study:
     def _current(self) -> Iterator[TrialTable]:
         """The table, up to date, with everybody else kept out."""
         with self._journal.locked():
-            self._refresh()
-            yield self._table
+            yield self._refreshed()
 
-    def _refresh(self) -> None:
-        restarted, events = self._journal.read()
+    def _refreshed(self) -> TrialTable:
+        if not self._is_in_step:  # interrupted after reading and before applying
+            self._journal.rewind()
+            self._table = TrialTable(self._num_variables)
+        self._is_in_step = False
+        try:
+            restarted, events = self._journal.read()
+        except JournalDamaged:  # nothing was read; the next call is to say so too
+            self._is_in_step = True
+            raise
         if restarted:
-            self._table = TrialTable()
+            self._table = TrialTable(self._num_variables)
         for event in events:
             self._table.apply(event)
+        self._is_in_step = True
+        return self._table
 
-    def _append(self, *events: Event) -> None:
-        self._journal.append(events)
-        self._refresh()
+    def _append(self, event: Event) -> TrialTable:
+        self._journal.append([event])
+        return self._refreshed()
 
-    def _is_lost(self, trial: Trial, now: float) -> bool:
-        if trial.status != "running":
-            return False
-        assert trial.worker is not None
-        assert trial.asked_at is not None
-        if points.encode(trial.x) in self._orphans:
-            return True
-        return now - trial.asked_at > self._lease_s or worker.is_dead(trial.worker)
+    def _ask_one(self, leases: list[Key]) -> np.ndarray:
+        """One point; notes the leases taken for it before they are in the journal."""
+        while True:
+            with self._current() as table:
+                for trial in self._waiting(table):
+                    return self._hand_out(trial.x, {"origin": trial.origin}, leases)
+                reserved = self._reserve(table, leases)
+            for x in self._candidates(reserved):
+                with self._current() as table:
+                    if reserved.slot not in table.reservations:
+                        break  # filled by one who took it over
+                    if table.get(x) is None:
+                        origin = {"origin": reserved.origin, "slot": reserved.slot}
+                        return self._hand_out(x, origin, leases)
 
-    def _new_points(
-        self, trials: list[Trial], count: int
-    ) -> list[tuple[np.ndarray, str]]:
-        """Points that the study has not met, each of which becomes a trial."""
-        x, y = _observations(trials, self._num_variables)
-        num_random = sum(
-            trial.origin == "initial" and trial.status != "failed" for trial in trials
+    def _candidates(self, reserved: Reservation) -> Iterator[np.ndarray]:
+        return proposals.candidates(
+            reserved,
+            self._num_variables,
+            seed=self._seed,
+            sparsity_penalty=self._penalty,
         )
-        known = [trial.x for trial in trials]
-        chosen: list[tuple[np.ndarray, str]] = []
-        with cpu.float64_on_cpu():
-            root = jax.random.key(self._seed, impl="threefry2x32")
-            for _ in range(count):
-                key = jax.random.fold_in(root, len(known))
-                if num_random < self._num_initial or len(y) == 0:
-                    origin = "initial"
-                    new = points.random_point(key, known, self._num_variables)
-                    num_random += 1
-                else:
-                    new = thompson.propose(
-                        key, x, y, sparsity_penalty=self._penalty, exclude=known
-                    )[0]
-                    origin = "guided"
-                known.append(new)
-                chosen.append((new, origin))
-        return chosen
 
+    def _hand_out(self, x: np.ndarray, about: Event, leases: list[Key]) -> np.ndarray:
+        text, lease = points.encode(x), begun()
+        leases.append((text, lease["time"]))
+        self._append({"event": "ask", **lease, "x": text, **about})
+        return x
 
-def _observations(
-    trials: list[Trial], num_variables: int
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = [(trial.x, value) for trial in trials for value in trial.values]
-    x = np.array([row for row, _ in rows], np.int8).reshape(len(rows), num_variables)
-    return x, np.array([value for _, value in rows], np.float64)
+    def _reserve(self, table: TrialTable, leases: list[Key]) -> Reservation:
+        """Takes over a reservation whose worker was lost, or makes one."""
+        self._check_left(table, 1)
+        lost = self._leases.lost(table.reservations.values())
+        if lost:
+            slot, origin = lost[0].slot, lost[0].origin
+        else:
+            slot, others = table.next_slot(), table.reservations.values()
+            origin = proposals.origin(table.all(), others, self._num_initial)
+        lease = begun()
+        leases.append((slot, lease["time"]))
+        event = {"event": "reserve", "slot": slot, "origin": origin, **lease}
+        return self._append(event).reservations[slot]
+
+    def _waiting(self, table: TrialTable) -> list[Trial]:
+        """What was asked for and lost, then what is enqueued."""
+        trials = table.all()
+        running = (trial for trial in trials if trial.status == "running")
+        return self._leases.lost(running) + [t for t in trials if t.status == "queued"]
+
+    def _check_left(self, table: TrialTable, q: int) -> None:
+        reserved = table.reservations.values()
+        num_left = 2**self._num_variables - len(table.all()) - len(reserved)
+        num_left += len(self._leases.lost(reserved)) + len(self._waiting(table))
+        if q > num_left:
+            raise SearchSpaceExhausted(
+                f"`q` (={checks.shown(q)}) points were asked for and {max(num_left, 0)} "
+                f"of the {2**self._num_variables} are neither evaluated nor being "
+                "evaluated; ask for fewer, or stop: `best` is final once all are told."
+            )

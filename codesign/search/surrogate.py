@@ -14,6 +14,7 @@ from codesign.search import cpu, horseshoe, nuts
 from codesign.search import features as features_lib
 from codesign.types import Array
 
+MOST_ROWS = 512  # that a sweep of "gibbs" goes over, where fewer say the same
 _MIN_ROWS = 32  # the smallest bucket of observations
 _CONSTANT_RATIO = 1e-12  # a smaller spread of y over its size is rounding
 
@@ -95,7 +96,9 @@ def sample_posterior(
     The features are centred and y is standardised; a y that does not vary is centred
     only. Everything runs in float64 on the CPU, in one compiled program per C, number of
     chains and sweeps, and bucket of observations (32, 64, 128, ...), padded with rows
-    that change no draw.
+    that change no draw. Beyond 512 observations of fewer than 512 features, "gibbs" works
+    on P + 1 rows of the same second moments, [R, z] of [features, y] = Q [R, z], which is
+    the same model: a draw takes the same time whatever N.
 
     Args:
         key: `[]` typed random key, or one for each chain, `[num_chains]`.
@@ -121,7 +124,9 @@ def sample_posterior(
     x, y = _checked_data(x, y)
     _check_settings(key, sampler, counts)
     scaled = _scale(x, y)
-    draws = _draw(key, _padded(scaled), sampler, counts)
+    is_long = len(x) > MOST_ROWS > scaled.phi.shape[1] and sampler == "gibbs"
+    data = _compressed(scaled) if is_long else _padded(scaled)
+    draws = _draw(key, data, sampler, counts)
     return _in_units_of_y(draws, scaled, num_chains=num_chains, sampler=sampler)
 
 
@@ -213,6 +218,15 @@ def _padded(scaled: _Scaled) -> _Data:
     by_order = tuple(np.split(phi, [scaled.num_variables], axis=1))
     observed = np.arange(num_rows + num_added) < num_rows
     return by_order, np.pad(scaled.y, (0, num_added)), observed
+
+
+def _compressed(scaled: _Scaled) -> _Data:
+    """P + 1 rows with the same second moments, padded, and the number observed."""
+    together = np.column_stack([scaled.phi, scaled.y])
+    rows = np.asarray(np.linalg.qr(together, mode="r"))  # [P + 1, P + 1]
+    few = dataclasses.replace(scaled, phi=rows[:, :-1], y=rows[:, -1])
+    by_order, y, _ = _padded(few)
+    return by_order, y, np.asarray(len(scaled.y))
 
 
 def _draw(

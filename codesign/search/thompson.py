@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from codesign.search import bqp, surrogate
+from codesign.search import bqp, checks, features, surrogate
 from codesign.types import Array
 
 _MOST_WARMUP, _MIN_WARMUP = 800, 200  # sweeps before the draw that proposes
@@ -42,6 +42,54 @@ def without_long_tail(y: ArrayLike) -> np.ndarray:
     return np.maximum(y, middle - reach) if reach > 0 else y
 
 
+def that_matter(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which observations a proposal learns from: all `[N]`, or the indices of 512.
+
+    All of them up to 512, and as long as there are fewer features than that (C of at most
+    31), where more cost nothing. Beyond, a sweep would take time with the square of N. The
+    best 256 are kept, among which the optimum is sought, and of the others 256 that are
+    evenly spread over their ranks, for contrast.
+    """
+    most = surrogate.MOST_ROWS
+    if len(y) <= most or features.num_features(x.shape[1]) < most:
+        return np.arange(len(y))
+    best, others = np.split(np.argsort(-y, kind="stable"), [most // 2])
+    spread = np.linspace(0, len(others) - 1, most - most // 2).round().astype(int)
+    return np.sort(np.concatenate([best, others[spread]]))
+
+
+def programme(
+    key: Array,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    sparsity_penalty: float,
+    num_warmup: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The binary quadratic programme of one posterior draw; see `propose`.
+
+    Args:
+        key: `[]` typed random key of the draw's chain.
+        x, y, sparsity_penalty, num_warmup: As for `propose`.
+
+    Returns:
+        A `[C, C]` and b `[C]`, as `bqp.solve` takes them.
+    """
+    y = without_long_tail(y)
+    kept = that_matter(x, y)
+    posterior = surrogate.sample_posterior(
+        key,
+        x[kept],
+        y[kept],
+        num_warmup=num_sweeps(len(x)) if num_warmup is None else num_warmup,
+        num_samples=_NUM_AVERAGED,
+    )
+    return (
+        -posterior.pairwise.mean(axis=0),
+        sparsity_penalty - posterior.linear.mean(axis=0),
+    )
+
+
 def propose(
     key: Array,
     x: ArrayLike,
@@ -61,9 +109,9 @@ def propose(
         A_ij = -theta_ij,   b_i = sparsity_penalty - theta_i                         (1)
 
     DeepTrain's eq. (2) has these signs the other way round. Draws are in the units of
-    y, and so is the penalty; the model is of y `without_long_tail`. If the maximiser is
-    excluded or already among the proposals,
-    the next best point of the same draw is taken.
+    y, and so is the penalty; the model is of y `without_long_tail`, at the points
+    `that_matter`. If the maximiser is excluded or already among the proposals, the next
+    best point of the same draw is taken.
 
     As theta stands the mean of the last 4 sweeps of a chain. Of one sweep alone, dozens of
     coefficients that hardly matter are random enough to switch their sites on; the mean
@@ -98,23 +146,17 @@ def propose(
     taken = np.zeros((0, num_variables), np.int8)
     if exclude is not None and np.size(exclude):
         taken = np.asarray(exclude)
-    if num_warmup is None:
-        num_warmup = num_sweeps(len(x))
-    y = without_long_tail(y)
+    y = np.asarray(y, np.float64)
     proposals = []
     for i in range(num_proposals):
-        posterior = surrogate.sample_posterior(
+        quadratic, linear = programme(
             jax.random.fold_in(key, i),
             x,
             y,
+            sparsity_penalty=sparsity_penalty,
             num_warmup=num_warmup,
-            num_samples=_NUM_AVERAGED,
         )
-        result = bqp.solve(
-            -posterior.pairwise.mean(axis=0),
-            sparsity_penalty - posterior.linear.mean(axis=0),
-            exclude=taken,
-        )
+        result = bqp.solve(quadratic, linear, exclude=taken)
         proposals.append(result.x)
         taken = np.concatenate([taken, result.x[None, :]])
     return np.stack(proposals)
@@ -124,11 +166,12 @@ def checked_penalty(sparsity_penalty: float) -> float:
     """The penalty as a float.
 
     Raises:
-        ValueError: If it is negative or not finite.
+        ValueError: If it is no number, negative or not finite.
     """
+    sparsity_penalty = checks.checked_float("sparsity_penalty", sparsity_penalty)
     if not np.isfinite(sparsity_penalty) or sparsity_penalty < 0:
         raise ValueError(
             "`sparsity_penalty` must be finite and not negative, got "
             f"{sparsity_penalty}; 0 searches without a preference for few ones."
         )
-    return float(sparsity_penalty)
+    return sparsity_penalty

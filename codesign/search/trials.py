@@ -9,8 +9,10 @@ import numpy as np
 
 from codesign import units
 from codesign.records import html
-from codesign.records.journal import Event
+from codesign.records.journal import JournalDamaged
+from codesign.records.lines import Event
 from codesign.search import points
+from codesign.search.leases import Key
 from codesign.search.worker import Worker
 
 Status = Literal["queued", "running", "told", "failed"]
@@ -37,6 +39,8 @@ class Trial:
         seconds: From being handed out last to being told or failed, by the wall clock.
         worker: Who evaluates it; see `worker.this_worker`.
         asked_at: When it was handed out last, in seconds since the epoch.
+        clock: The same by the monotonic clock of the worker's host; None in a journal that
+            was written before it was kept.
     """
 
     number: int
@@ -49,21 +53,52 @@ class Trial:
     seconds: float | None = None
     worker: Worker | None = None
     asked_at: float | None = None
+    clock: float | None = None
+
+    @property
+    def key(self) -> Key:
+        return points.encode(self.x), self.asked_at
 
     @property
     def value(self) -> float | None:
         return float(np.mean(self.values)) if self.values else None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reservation:
+    """A new trial that has no point yet: a process is working out which.
+
+    Attributes:
+        slot: Number that the point's random draws come from: that of the trials and of
+            the other reservations when it was made.
+        origin: "initial" or "guided".
+        before: The trials when it was made, by number, from which the point follows.
+        worker, asked_at, clock: Who works it out now and since when, as of a trial.
+    """
+
+    slot: int
+    origin: Origin
+    before: Sequence[Trial]
+    worker: Worker
+    asked_at: float
+    clock: float | None
+
+    @property
+    def key(self) -> Key:
+        return self.slot, self.asked_at
+
+
 class TrialTable:
-    """Trials by their points, in the order of their numbers.
+    """Trials by their points, in the order of their numbers, and what is reserved.
 
     Events name points, not numbers, so that any subset of a journal's results can be
     replayed, as after a recovery from damage.
     """
 
-    def __init__(self):
+    def __init__(self, num_variables: int):
+        self._num_variables = num_variables
         self._trials: dict[str, Trial] = {}
+        self.reservations: dict[int, Reservation] = {}  # open ones, by slot
 
     def get(self, x: np.ndarray) -> Trial | None:
         return self._trials.get(points.encode(x))
@@ -71,9 +106,29 @@ class TrialTable:
     def all(self) -> list[Trial]:
         return list(self._trials.values())
 
+    def next_slot(self) -> int:
+        """Slot of a reservation made now."""
+        num_taken = len(self._trials) + len(self.reservations)
+        # After a loss of lines there may be higher ones.
+        return max([num_taken, *(slot + 1 for slot in self.reservations)])
+
     def apply(self, event: Event) -> None:
-        """Takes one event of the kinds "ask", "tell", "fail" and "enqueue" into account."""
-        kind, text = event["event"], event["x"]
+        """Takes one event into account: "reserve", "ask", "tell", "fail" or "enqueue".
+
+        Raises:
+            JournalDamaged: If it is no event of a study of so many variables.
+        """
+        if event["event"] == "reserve":
+            self._reserve(event)
+            return
+        kind, text = event["event"], event.get("x")
+        if not isinstance(text, str) or len(text) != self._num_variables:
+            raise JournalDamaged(
+                f"The journal holds a line of another study: {kind!r} of x = {text!r}, "
+                f"where points have {self._num_variables} variables. Take the line out, "
+                "or restore the file from a copy."
+            )
+        self.reservations.pop(event.get("slot", -1), None)
         trial = self._trials.get(text)
         if trial is None:
             origin = {"ask": event.get("origin"), "enqueue": "enqueued"}.get(
@@ -83,6 +138,18 @@ class TrialTable:
             x.flags.writeable = False
             trial = Trial(len(self._trials), x, "queued", origin)
         self._trials[text] = _after(trial, event)
+
+    def _reserve(self, event: Event) -> None:
+        slot = event["slot"]
+        held = self.reservations.get(slot)  # by one who did not fill it
+        self.reservations[slot] = Reservation(
+            slot=slot,
+            origin=event["origin"],
+            before=self.all() if held is None else held.before,
+            worker=event["worker"],
+            asked_at=event["time"],
+            clock=event.get("clock"),
+        )
 
 
 def to_html(
@@ -144,7 +211,11 @@ def _after(trial: Trial, event: Event) -> Trial:
     match event["event"]:
         case "ask" if trial.status in ("queued", "running"):
             return dataclasses.replace(
-                trial, status="running", worker=event["worker"], asked_at=event["time"]
+                trial,
+                status="running",
+                worker=event["worker"],
+                asked_at=event["time"],
+                clock=event.get("clock"),
             )
         case "tell":
             return dataclasses.replace(

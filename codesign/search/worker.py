@@ -26,9 +26,14 @@ def this_worker() -> Worker:
     }
 
 
-def is_dead(worker: Worker) -> bool:
-    """Whether a worker has certainly ended; False where this host cannot tell."""
-    here = this_worker()
+def is_dead(worker: Worker, here: Worker | None = None) -> bool:
+    """Whether a worker has certainly ended; False where this host cannot tell.
+
+    Args:
+        worker: As `this_worker` gave it there.
+        here: `this_worker()`, where it is known.
+    """
+    here = here or this_worker()
     if any(worker.get(key) != here[key] for key in ("host", "namespace")):
         return False
     if worker.get("boot") != here["boot"]:

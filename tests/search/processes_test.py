@@ -1,6 +1,7 @@
 """Studies that several processes work on, and that are killed."""
 
 import collections
+import itertools
 import json
 import os
 import random
@@ -11,7 +12,9 @@ import time
 
 import pytest
 
+from codesign.search import proposals
 from codesign.search.study import Study
+from codesign.search.trials import TrialTable
 
 _C = 10
 _SETTINGS = {"num_variables": _C, "seed": 5, "sparsity_penalty": 0.01}
@@ -25,19 +28,20 @@ study = Study(journal=sys.argv[1], num_variables=10, seed=5, sparsity_penalty=0.
 while sum(trial.status in ("told", "failed") for trial in study.trials) < num_trials:
     for x in study.ask(q):
         time.sleep(seconds)
-        if x[:3].all():
+        kind = "failed" if x[:3].all() else "told"
+        if kind == "failed":
             study.fail(x, "diverged")
         else:
             study.tell(x, float(0.3 + 0.2 * x[1] - 0.1 * x[4] * x[5] + 0.05 * x[8]))
-        print(flush=True)
+        print("".join(map(str, x)), kind, flush=True)
 """
 
 
-def _start(path, num_trials, *, seconds=0.0, q=1):
+def _start(path, num_trials, *, seconds=0.0, q=1, stdout=subprocess.PIPE):
     arguments = [str(path), str(num_trials), str(seconds), str(q)]
     return subprocess.Popen(
         [sys.executable, "-c", _WORKER, *arguments],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -85,6 +89,7 @@ def test_four_workers_lose_and_double_nothing_when_one_is_killed(tmp_path, q):
     lost = _running_of(path, workers[0].pid)
     for process in workers[1:]:
         _finish(process)
+    assert _check_replay(path, 20) == 20
     study = Study(journal=path, **_SETTINGS)
     trials = study.trials
     # Whoever stopped at 60 results may hold points of its last batch no more: none runs.
@@ -92,7 +97,9 @@ def test_four_workers_lose_and_double_nothing_when_one_is_killed(tmp_path, q):
     assert len(trials) >= 60
     assert len({tuple(t.x) for t in trials}) == len(trials)
     events = [json.loads(line) for line in path.read_text().splitlines()[1:]]
-    ended = collections.Counter(e["x"] for e in events if e["event"] != "ask")
+    ended = collections.Counter(
+        e["x"] for e in events if e["event"] in ("tell", "fail")
+    )
     assert set(ended.values()) == {1}
     asked = collections.Counter(e["x"] for e in events if e["event"] == "ask")
     again = {x for x, count in asked.items() if count > 1}
@@ -106,4 +113,66 @@ def _running_of(path, pid):
     given = {
         e["x"] for e in events if e["event"] == "ask" and e["worker"]["pid"] == pid
     }
-    return given - {e["x"] for e in events if e["event"] != "ask"}
+    return given - {e["x"] for e in events if e["event"] in ("tell", "fail")}
+
+
+def _check_replay(path, most):
+    """Checks that up to `most` guided points are what the journal's order makes them."""
+    events = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+    by_slot, table, taken = {}, TrialTable(_C), 0
+    for event in events:
+        slot = event.get("slot")
+        if event["event"] == "ask" and slot is not None and taken < most:
+            taken += event["origin"] == "guided"
+            points = proposals.candidates(
+                by_slot[slot], _C, seed=5, sparsity_penalty=0.01
+            )
+            free = (x for x in points if table.get(x) is None)
+            assert "".join(map(str, next(free))) == event["x"]
+        table.apply(event)
+        if event["event"] == "reserve":
+            reserved = table.reservations[slot]
+            assert by_slot.setdefault(slot, reserved).before == reserved.before
+    return taken
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_workers_lose_and_double_nothing(tmp_path):
+    """A minute of it, with eight workers and more figures, is in the build notes."""
+    path, rng = tmp_path / "study.jsonl", random.Random(0)
+    names = (tmp_path / f"said-{i}" for i in itertools.count())
+
+    def start():
+        with open(next(names), "w") as said:
+            return _start(path, 500, seconds=0.05, stdout=said)
+
+    workers = [start() for _ in range(4)]
+    while not path.exists() or path.read_bytes().count(b'"tell"') < 8:
+        time.sleep(0.2)
+    for _ in range(16):
+        number = rng.randrange(4)
+        if rng.random() < 0.25:
+            workers[number].kill()
+            workers[number].communicate()
+            workers[number] = start()
+        else:
+            workers[number].send_signal(signal.SIGSTOP)
+            time.sleep(rng.uniform(0.0, 0.5))
+            workers[number].send_signal(signal.SIGCONT)
+        time.sleep(0.2)
+    for worker in workers:
+        assert worker.poll() is None, worker.stderr.read()
+        worker.kill()
+        worker.communicate()
+    trials = {"".join(map(str, t.x)): t for t in Study.load(path).trials}
+    acknowledged = [
+        line.split()
+        for said in tmp_path.glob("said-*")
+        for line in said.read_text().splitlines()
+    ]
+    assert len(acknowledged) >= 8
+    assert len({x for x, _ in acknowledged}) == len(acknowledged)
+    for x, kind in acknowledged:
+        assert trials[x].status == kind
+        assert len(trials[x].values) == (kind == "told")
+    assert _check_replay(path, 15) > 3

@@ -129,6 +129,53 @@ def test_rejects_values(value):
     assert study.trials == []
 
 
+def _deep(num_levels):
+    tree = {}
+    for _ in range(num_levels):
+        tree = {"a": [tree]}
+    return tree
+
+
+def _loop():
+    tree = {}
+    tree["a"] = tree
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (10**400, "at most 1.8e308 in size, got an integer of 1329 bits"),
+        (-(10**5000), "at most 1.8e308 in size, got an integer of 16610 bits"),
+        (_deep(5000), "one number, got a dict that cannot be shown"),
+        ("9" * 9000, "finite, got inf"),
+    ],
+    ids=["large", "huge", "deep", "text"],
+)
+def test_rejects_what_no_float_holds(value, message):
+    with pytest.raises(ValueError, match=rf"`value` must be {message}"):
+        _study().tell([0] * 6, value)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (_deep(51), "nest more than 100 deep"),
+        (_deep(50_000), "nest more than 100 deep.*a dict that cannot be shown"),
+        (_loop(), "nest more than 100 deep"),
+        ({"a": 10**5000}, "Exceeds the limit"),
+        ({"a" * 10_000: np.nan}, r"a{50,98}\.\.\.; use"),
+    ],
+)
+def test_rejects_deep_and_huge_metrics(metrics, message):
+    study = _study()
+    for call in (study.tell, study.fail):
+        with pytest.raises(ValueError, match=rf"`metrics` must be.*{message}"):
+            call([0] * 6, 0.1, metrics)
+    study.tell([0] * 6, 0.1, _deep(49))
+    assert study.trials[0].metrics == _deep(49)
+
+
 @pytest.mark.parametrize(
     "metrics", [{"a": object()}, {"a": np.nan}, {1: 2}, {"a": {1, 2}}, {"a": 1j}]
 )
@@ -152,6 +199,11 @@ def test_rejects_metrics(metrics):
         ({"num_initial": -1}, r"`num_initial` must be at least 0"),
         ({"sparsity_penalty": -1.0}, r"`sparsity_penalty` must be finite"),
         ({"sparsity_penalty": np.nan}, r"`sparsity_penalty` must be finite"),
+        ({"seed": 10**5000}, r"`seed` must be below 2\*\*63, got an integer of 16610"),
+        ({"num_variables": 10**5000}, r"at most 128, got an integer of 16610 bits"),
+        ({"sparsity_penalty": 10**400}, r"`sparsity_penalty` must be at most 1.8e308"),
+        ({"sparsity_penalty": "a"}, r"`sparsity_penalty` must be one number, got 'a'"),
+        ({"lease_s": "a"}, r"`lease_s` must be one number, got 'a'"),
         ({"lease_s": 0.0}, r"`lease_s` must be positive"),
         ({"lease_s": np.nan}, r"`lease_s` must be positive"),
     ],
@@ -164,6 +216,8 @@ def test_rejects_settings(change, message):
 def test_rejects_no_points():
     with pytest.raises(ValueError, match=r"`q` must be at least 1, got 0"):
         _study().ask(0)
+    with pytest.raises(RuntimeError, match=r"`q` \(=an integer of 16610 bits\)"):
+        _study().ask(10**5000)
 
 
 @pytest.mark.parametrize(

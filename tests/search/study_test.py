@@ -164,10 +164,17 @@ def test_a_lease_runs_out(monkeypatch):
     study = _study(lease_s=100.0)
     first, second = study.ask()[0], study.ask()[0]
     assert not np.array_equal(first, second)  # a process may hold several
-    later = time.time() + 101.0
-    monkeypatch.setattr(time, "time", lambda: later)
+    for days in (-400, 400):  # somebody sets the wall clock
+        then = time.time() + 86400.0 * days
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda then=then: then)
+            assert not np.any(np.all(study.ask() == [first, second], axis=1))
+    for trial in study.trials[2:]:
+        study.fail(trial.x, "not now")
+    later = time.monotonic() + 101.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     np.testing.assert_array_equal(study.ask(2), [first, second])
-    assert len(study.trials) == 2
+    assert len(study.trials) == 4
     assert not np.any(np.all(study.ask(1) == [first, second], axis=1))
 
 

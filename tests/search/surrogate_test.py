@@ -113,6 +113,34 @@ def test_growing_data_compile_once_in_a_bucket():
     assert compiled._cache_size() == count + 1
 
 
+def test_many_observations_are_few_rows_of_the_same_model(monkeypatch):
+    # 21 features: 22 rows have the same second moments as 2000.
+    x, y = _planted(6, 2000, noise=1.0)
+    short = {"num_chains": 4, "num_warmup": 200, "num_samples": 500}
+    few = _sample(x, y, **short)
+    data = surrogate._compressed(surrogate._scale(x, y))
+    assert data[1].shape == (32,)
+    monkeypatch.setattr(surrogate, "MOST_ROWS", 2048)
+    all_rows = _sample(x, y, **short)
+    for name in ("intercept", "linear", "pairwise", "noise_sd"):
+        ours, theirs = getattr(few, name), getattr(all_rows, name)
+        spread = theirs.std(axis=0) + 1e-9
+        assert np.all(np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 0.2 * spread)
+        ratio = (ours.std(axis=0) + 1e-9) / spread
+        assert np.all((ratio > 0.8) & (ratio < 1.25)), name
+    assert np.median(few.noise_sd) == pytest.approx(1.0, abs=0.05)
+
+
+def test_beyond_512_observations_no_further_program_is_compiled():
+    x, y = _planted(5, 5000)
+    compiled: Any = surrogate._sample_gibbs
+    _sample(x[:513], y[:513])
+    count = compiled._cache_size()
+    for n in (600, 1025, 5000):
+        _sample(x[:n], y[:n])
+    assert compiled._cache_size() == count
+
+
 def test_buckets():
     sizes = [surrogate.bucket(n) for n in (1, 32, 33, 64, 65, 1000)]
     assert sizes == [32, 32, 64, 64, 128, 1024]

@@ -94,3 +94,35 @@ def test_values_without_a_long_tail_are_kept():
     rng = np.random.default_rng(0)
     for y in (rng.normal(size=30), rng.uniform(size=9), np.full(20, 0.3), [0.1, 5.0]):
         np.testing.assert_array_equal(thompson.without_long_tail(y), y)
+
+
+def test_of_many_observations_of_many_variables_the_best_and_a_spread_matter():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 2, (1000, 32)), rng.permutation(1000).astype(float)
+    np.testing.assert_array_equal(thompson.that_matter(x[:512], y[:512]), range(512))
+    np.testing.assert_array_equal(thompson.that_matter(x[:, :31], y), range(1000))
+    kept = thompson.that_matter(x, y)
+    assert np.all(np.diff(kept) > 0)
+    values = np.sort(y[kept])[::-1]
+    np.testing.assert_array_equal(values[:256], np.arange(999, 743, -1))
+    # 744 others at 256 places, 743 / 255 = 2.9 apart, the best and the worst included.
+    assert values[256] == 743
+    assert values[-1] == 0
+    assert set(np.diff(values[256:])) == {-2.0, -3.0}
+
+
+@pytest.mark.slow
+def test_proposals_of_a_thousand_observations():
+    def f(x):
+        return (
+            2.0 * x[:, 0]
+            + 3.0 * x[:, 1] * x[:, 2]
+            - 3.0 * x[:, 3]
+            - 0.5 * x[:, 4:].sum(1)
+        )
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, (1000, 32))
+    y = f(x) + 0.1 * rng.normal(size=1000)
+    best = thompson.propose(jax.random.key(0), x, y)
+    assert best.tolist() == [[1, 1, 1] + [0] * 29]
