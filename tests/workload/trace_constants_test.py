@@ -74,6 +74,7 @@ def test_the_warning_names_the_largest_and_where_it_is_read():
             lambda w, x: (x * small) @ w @ large, shape(3, 3), shape(1, 3)
         )
     (message,) = (str(warning.message) for warning in caught)
+    assert caught[0].filename == __file__  # it points at the caller
     assert "2 array(s), the largest float32 (3, 4)" in message
     assert "trace_constants_test.py:" in message
     assert ops.ops[-1].fixed == ops.ops[-1].parameters
@@ -197,8 +198,9 @@ def test_a_target_is_an_input_of_a_loss():
         return jnp.sum((x @ w - target) ** 2)
 
     args = shape(3, 1), shape(1, 3), shape(1)
-    with pytest.warns(UserWarning, match="`target` is a single float"):
+    with pytest.warns(UserWarning, match="`target` is a single float") as caught:
         found = workload.trace_gradient(loss, *args)
+    assert caught[0].filename == __file__
     assert [p.macs for p in found.products] == [3, 3]
 
 

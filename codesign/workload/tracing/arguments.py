@@ -129,7 +129,7 @@ def warn_of_single(
             f"The argument `{names[number]}` is a single float and was taken for an "
             f"input, such as a time step. Say so with `inputs={tuple(inputs)}`; if it is "
             f"a parameter or a mask, say `inputs={others}`.",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
