@@ -16,6 +16,9 @@ def _checked(found, workdir):
     values = {}
     assert len(rows) == sum(map(len, found.values()))
     for key, row in rows.items():
+        if row.value is None:  # a peer that is not installed
+            assert row.note.startswith("neural-cost: ModuleNotFoundError")
+            continue
         assert isinstance(row.value, float)
         assert row.value > 0 or {"temperature", "counted"} & row.of.keys()
         values[key] = row.value

@@ -102,14 +102,14 @@ def test_a_peer_stands_beside_the_counts_by_hand(only, neural_cost):
 
 
 def test_a_peer_that_is_absent_is_a_note(only, monkeypatch):
-    only("calibrax", "XLA's cost_analysis", "flax's tabulate")
-    monkeypatch.setitem(sys.modules, "calibrax.profiling.flops", None)
+    only("neural-cost", "XLA's cost_analysis", "flax's tabulate")
+    monkeypatch.setitem(sys.modules, "neural_cost.adapters.jax", None)
     rows, values = _counted("dcgan")
-    assert values["forward_macs[dcgan,calibrax]"] is None
+    assert values["forward_macs[dcgan,neural-cost]"] is None
     assert rows[-1].peer == ("neural-cost", None)
     right, times = trace_peers.tables(rows)
     assert (right.rows[0].cells[3], times.rows[0].cells[3]) == (None, None)
-    assert right.footnotes[1].startswith("calibrax: ModuleNotFoundError: ")
+    assert right.footnotes[1].startswith("neural-cost: ModuleNotFoundError: ")
     # XLA's count leaves taps on padding out, so it is below the rule.
     xla, flax = (
         values[f"forward_macs[dcgan,{peer}]"]
