@@ -172,7 +172,11 @@ def tables(rows: Sequence[Quantity]) -> list[Table]:
         right.add(network, *(_verdict(of, counter) for counter in _COUNTERS))
         times.add(network, *(of[counter, "count_s"].value for counter in _COUNTERS))
     _, *verdicts = zip(*(row.cells for row in right.rows), strict=True)
-    right.add("all", *(f"{v.count(_RIGHT)} of {len(v)}" for v in verdicts))
+    counted = [[verdict for verdict in each if verdict] for each in verdicts]
+    sums = (
+        f"{each.count(_RIGHT)} of {len(each)}" if each else None for each in counted
+    )
+    right.add("all", *sums)
     notes = (each.note for of in found.values() for each in of.values() if each.note)
     right.footnotes += dict.fromkeys((_NOTE, *notes))
     return [right, times]
