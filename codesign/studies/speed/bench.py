@@ -1,4 +1,4 @@
-"""How fast, and how smooth, is the library? A piece at one size is a unit of work."""
+"""How fast, smooth and exact is the library? A piece at one size is a unit of work."""
 
 import dataclasses
 import importlib.util
@@ -14,6 +14,7 @@ from codesign.studies.speed import (
     memory_speed,
     search_speed,
     smooth_error,
+    trace_peers,
     training_speed,
 )
 
@@ -23,6 +24,7 @@ GROUPS = {  # by name of a piece: `measure(size, repeats, seed)`, and sizes, lea
     "search": search_speed.PIECES,
     "memory": memory_speed.PIECES,
     "smooth": smooth_error.PIECES,
+    "tracing": trace_peers.PIECES,
 }
 
 
@@ -66,7 +68,8 @@ def report(config: BenchConfig, found: dict[tuple, list[Quantity]]) -> frame.Rep
     """Compares what has a target, and shows the rest."""
     rows = list(itertools.chain(*found.values()))
     asked = [row for row in rows if row.asked is not None]
-    timed = [row for row in rows if not smooth_error.is_ours(row)]
+    others = (smooth_error, trace_peers)
+    timed = [row for row in rows if not any(other.is_ours(row) for other in others)]
     rest = [row for row in timed if row.asked is None]
     machine = next(iter(found))[-1]
     notes = [
@@ -89,15 +92,15 @@ def report(config: BenchConfig, found: dict[tuple, list[Quantity]]) -> frame.Rep
     bars = frame.Figure("bench", _bars(asked), caption)
     if not timed:
         notes = []
-    smooth = smooth_error.tables(rows)
+    tables = [each for other in others for each in other.tables(rows)]
     everything = [table("All", timed, *notes)] if timed else []
     met = sum(row.verdict == "met" for row in asked)
     return frame.Report(
-        title="Speed and smoothness against targets and peers",
+        title="Speed, smoothness and counts against targets and peers",
         summary=f"{met} of {len(asked)} targets met on {machine}.",
-        sections=[frame.Section("Figures", [bars, *everything, *smooth])],
+        sections=[frame.Section("Figures", [bars, *everything, *tables])],
         quantities=rows,
-        shown=[*([table("Without a target", rest)] if rest else []), *smooth],
+        shown=[*([table("Without a target", rest)] if rest else []), *tables],
         compared=["Targets", *notes],
     )
 
