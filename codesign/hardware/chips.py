@@ -44,7 +44,7 @@ def parse_stack(text: str) -> tuple[int, int]:
     Raises:
         ValueError: If it is not written so.
     """
-    match = isinstance(text, str) and re.fullmatch(r"(\d+)[Rr](\d+)[Gg]", text)
+    match = isinstance(text, str) and re.fullmatch(r"([0-9]+)[Rr]([0-9]+)[Gg]", text)
     if not match:
         raise ValueError(
             f"`stack` (={text!r}) must be written such as `3R1G`: R ReRAM and G GPU tiers."

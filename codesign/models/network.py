@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -78,9 +78,10 @@ class Network:
                 f"`module` (={self.module!r}) must be an instance of a "
                 "`flax.linen.Module`."
             )
-        shape = tuple(self.image_shape)
-        if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ValueError(f"`image_shape` (={shape}) must be (H, W, C).")
+        shape = self.image_shape
+        is_shape = isinstance(shape, Sequence) and all(map(is_whole, shape))
+        if not is_shape or len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"`image_shape` (={shape!r}) must be (H, W, C).")
         sites = set()
 
         def note(call, args, kwargs, context):
@@ -173,7 +174,7 @@ class Network:
             ValueError: If there is no such site, or one is there twice, as where a mask
                 is taken for sites.
         """
-        if isinstance(sites, str | int):
+        if isinstance(sites, str) or not isinstance(sites, Iterable):
             raise ValueError(f"`sites` (={sites!r}) must be several, such as (4, 6).")
         found = [self._number(site) for site in sites]
         if len({*found}) < len(found):

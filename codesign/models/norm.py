@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from codesign.kernels.named_op import named_op
-from codesign.types import Array
+from codesign.types import Array, is_whole
 
 TRACED_TRAIN = (
     "`train` must be True or False, but JAX traces it. Under `nn.remat` give it by "
@@ -45,12 +45,16 @@ class MaskedBatchNorm(nn.Module):
             [B, ..., C].
 
         Raises:
-            ValueError: If the mask has no entry for this site.
+            ValueError: If `site` is no number from 0, or the mask has no entry for it.
             TypeError: If `train` is a value that JAX traces, as under a careless
                 `nn.remat`.
         """
         if isinstance(train, Tracer):
             raise TypeError(TRACED_TRAIN)
+        if not is_whole(self.site) or self.site < 0:
+            raise ValueError(
+                f"`site` (={self.site!r}) must be a whole number; sites count from 0."
+            )
         if bn_mask.ndim != 1 or bn_mask.shape[0] <= self.site:
             raise ValueError(
                 f"`bn_mask` has shape {bn_mask.shape}, but there is a batch norm of "

@@ -4,7 +4,7 @@ import json
 import math
 import operator
 from collections.abc import Mapping
-from typing import Any, SupportsIndex
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +19,12 @@ def checked_int(name: str, value: int, least: int) -> int:
     Raises:
         ValueError: If it is not an integer, or below `least`.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, SupportsIndex):
+    try:
+        number = operator.index(value)
+    except TypeError:  # of an array, too
+        number = None
+    if number is None or isinstance(value, bool | np.bool_):
         raise ValueError(f"`{name}` must be an integer, got {shown(value)}.")
-    number = operator.index(value)
     if number < least:
         raise ValueError(f"`{name}` must be at least {least}, got {shown(number)}.")
     return number

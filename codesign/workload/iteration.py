@@ -139,9 +139,15 @@ def training_iteration(workload: Workload) -> Program:
     rest once. Operands and weights that an op reads as constants need none.
 
     Raises:
+        TypeError: If `workload` is none.
         ValueError: If a loop of the workload was counted and not unrolled, or nothing in
             it can be trained.
     """
+    if not isinstance(workload, Workload):
+        raise TypeError(
+            f"`workload` must be a Workload, got {type(workload).__name__}; `trace` makes "
+            "one of any JAX function."
+        )
     _check(workload)
     ops = workload.ops
     builder = _Builder(workload)

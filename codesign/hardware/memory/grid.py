@@ -11,6 +11,7 @@ from codesign.hardware.memory.simulator import (
     check_capacity,
     check_machine,
     check_program,
+    checked_batch,
     checked_policy,
     prepare,
 )
@@ -115,6 +116,7 @@ def sweep(
     capacities = capacities.astype(np.int64)
     if groups is None:
         groups = program.is_type_ii.astype(np.int64)
+    batch_size = checked_batch(batch_size)
     trace = prepare(machines[0], program, batch_size)
     bandwidth = np.array([float(spec.bandwidth_bytes_per_s) for spec in machines])
     throughput = np.array([float(spec.throughput_ops_per_s) for spec in machines])

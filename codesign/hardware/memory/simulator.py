@@ -147,6 +147,7 @@ def simulate(
     check_capacity(spec, program, spec.capacity_bytes)
     num_cold = program.num_steps if steady_state else 0
     program = twice(program) if steady_state else program
+    batch_size = checked_batch(batch_size)
     trace = prepare(spec, program, batch_size)
     capacity = int(spec.capacity_bytes)
     look_ahead = policy.offload == "look_ahead"
@@ -175,8 +176,6 @@ def simulate(
 
 def prepare(spec: MemorySpec, program: Program, batch_size: int) -> cache.Trace:
     """The accesses of a program at one batch size, for any number of capacities."""
-    if not is_number(batch_size):
-        raise ValueError(f"`batch_size` must be a whole number, got {batch_size!r}.")
     return cache.trace(
         program.first,
         program.touched,
@@ -187,6 +186,19 @@ def prepare(spec: MemorySpec, program: Program, batch_size: int) -> cache.Trace:
         program.in_memory,
         np.array([role == "D" for role in program.roles]),
     )
+
+
+def checked_batch(batch_size: Any) -> int:
+    """A batch size as Python's integer, which never overflows; JAX's would.
+
+    Raises:
+        ValueError: If it is no whole number of at least 1.
+    """
+    if not is_number(batch_size) or batch_size != batch_size // 1 or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be a whole number of at least 1, got {batch_size!r}."
+        )
+    return int(batch_size)
 
 
 def smallest_capacity(program: Program, value_bits: int = 32) -> tuple[int, int]:
@@ -220,6 +232,12 @@ def check_machine(spec: Any) -> None:
             "`memory.SYSTEMS`, or the `spec` of a memory chip."
         )
     spec.checked()
+    for field in dataclasses.fields(spec):
+        if not jax.tree.leaves(getattr(spec, field.name)):
+            raise ValueError(
+                f"`spec.{field.name}` must be one number, got "
+                f"{getattr(spec, field.name)!r}."
+            )
     for path, leaf in jax.tree_util.tree_leaves_with_path(spec):
         if np.ndim(leaf):
             raise ValueError(

@@ -248,6 +248,11 @@ def run(
     Raises:
         TypeError, ValueError, OSError: As `frame.Study.run`, before any training.
     """
+    if not isinstance(config, PlacementConfig):
+        raise TypeError(
+            f"`config` must be a `PlacementConfig`, got {config!r}; take one of "
+            f"`placement.PRESETS`, which are {', '.join(PRESETS)}."
+        )
     for name, value, kind, way in (
         ("network", network, Network, "`models.Network(module, image_shape=...)`"),
         ("dataset", dataset, Dataset, "`Dataset.from_arrays(images, labels)`"),

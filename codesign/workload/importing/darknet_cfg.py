@@ -1,6 +1,7 @@
 """Sections and settings of Darknet .cfg files."""
 
 import dataclasses
+import re
 
 MOST = 1 << 24  # of any number in a file
 _MOST_SECTIONS = 10_000  # the longest public one has some 400
@@ -39,10 +40,9 @@ class Section:
         if key not in self.settings:
             return default
         text, where = self.settings[key]
-        try:
-            values = tuple(int(part) for part in text.strip(",").split(","))
-        except ValueError:
-            values = ()
+        parts = [part.strip() for part in text.strip(",").split(",")]
+        is_read = all(re.fullmatch("[+-]?[0-9]{1,20}", part) for part in parts)
+        values = tuple(map(int, parts)) if is_read else ()
         if not values or not all(least <= value <= MOST for value in values):
             raise ValueError(
                 f"{where}: `{key}` (={text!r}) must be a whole number from {least} to "

@@ -19,9 +19,30 @@ def _weights(net: Network, node: Node, first: int = 1) -> tuple[str, ...]:
     return net.weights([*node.inputs[first:], bias])
 
 
+def _groups(net: Network, node: Node, channels: int, filters: int, window) -> int:
+    """How many groups of channels do not see each other; it and the window are checked."""
+    groups = node.attributes.get("group", 1)
+    if groups < 1 or channels % groups or filters % groups:
+        raise ValueError(
+            f"its `group` (={groups}) must divide {channels} channels and {filters} "
+            "filters."
+        )
+    told = node.attributes.get("kernel_shape", window)
+    if [*told] != [*window]:
+        raise ValueError(
+            f"its `kernel_shape` (={[*told]}) is not that of its weights, {[*window]}."
+        )
+    return groups
+
+
 def conv(net: Network, node: Node) -> Value:
     """Conv: a kernel [K, C / groups, ...]."""
     filters, channels, *window = _kernel(net, node)
+    given = net.shape(node.inputs[0])[-1]
+    if channels * _groups(net, node, given, filters, window) != given:
+        raise ValueError(
+            f"its weights take {channels} channels a group, of {given} that it reads."
+        )
     return net.recorder.conv(
         node.name,
         net.values[node.inputs[0]],
@@ -34,7 +55,7 @@ def conv(net: Network, node: Node) -> Value:
 def conv_transpose(net: Network, node: Node) -> Value:
     """ConvTranspose: a kernel [C, K / groups, ...]."""
     channels, filters, *window = _kernel(net, node)
-    groups = node.attributes.get("group", 1)
+    groups = _groups(net, node, channels, filters, window)
     return net.recorder.conv(
         node.name,
         net.values[node.inputs[0]],

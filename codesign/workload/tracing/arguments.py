@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from codesign.types import is_whole
 from codesign.workload.tracing.node import NOISE, Value
 
 _COLLECTIONS = ("params", "batch_stats")  # of Flax, no part of a name
@@ -87,12 +88,18 @@ def find_inputs(
     """
     names = argument_names(fn, len(args))
     if inputs is not None:
+        known = range(len(args))
+        is_several = isinstance(inputs, Sequence) and all(map(is_whole, inputs))
+        if (
+            not is_several
+            or not set(inputs) <= {*known}
+            or len({*inputs}) < len(inputs)
+        ):
+            raise ValueError(
+                f"`inputs` (={inputs!r}) must number positional arguments, each once, "
+                f"from 0 to {len(args) - 1}, such as (1,)."
+            )
         for number in inputs:
-            if not 0 <= number < len(args):
-                raise ValueError(
-                    f"`inputs` (={tuple(inputs)}) must number positional arguments, "
-                    f"0 to {len(args) - 1}."
-                )
             for leaf in jax.tree.leaves(args[number]):
                 if jnp.shape(leaf)[:1] != (1,):
                     raise _batch_error(names[number], leaf)
