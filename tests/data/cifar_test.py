@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import hashlib
 import io
 import tarfile
@@ -9,6 +10,7 @@ import pytest
 
 from codesign.data import cifar
 from codesign.data.checksums import KnownFile
+from tests import fuzzing
 
 _NAMES = [file.name for file in cifar.CIFAR10.files]
 
@@ -216,3 +218,35 @@ def test_an_archive_is_inflated_no_further_than_its_files_can_take(tmp_path, kin
         assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["archive", "headers"])
+def test_mutated_archives_are_refused_or_hold_the_same(tmp_path, part):
+    contents = _contents()
+    _archive(tmp_path, list(contents.items()))
+    path = tmp_path / cifar.CIFAR10.archive.name
+    expected = np.concatenate(
+        [np.frombuffer(d, np.uint8)[::3073] for d in contents.values()]
+    )
+    with gzip.open(path) as file:
+        inflated = file.read()
+    size = 512 + 13 * 512  # a header, and 6146 bytes of content
+    if part == "headers":
+        members = [inflated[i : i + size] for i in range(0, 6 * size, size)]
+        path.write_bytes(b"".join(member[:512] for member in members))
+
+    def read(path):
+        data = path.read_bytes()
+        if part == "headers":
+            headers = [data[i : i + 512] for i in range(0, 6 * 512, 512)]
+            pieces = (h + m[512:] for h, m in zip(headers, members, strict=True))
+            data = gzip.compress(b"".join(pieces) + data[6 * 512 :] + bytes(1024), 1)
+        path.write_bytes(data)
+        known = _known(path.name, data, "md5")
+        return cifar.read_splits(tmp_path, _distribution(contents, known))
+
+    def is_same(found):
+        return np.array_equal(np.concatenate([s.labels for s in found]), expected)
+
+    assert fuzzing.check(read, path, accepts=is_same) < 300
