@@ -65,8 +65,8 @@ def check(
 ) -> int:
     """Reads mutations of a file, and fails for the first that is not handled well.
 
-    Each raises one of `errors`, which names the file, or gives what `accepts` takes;
-    within `MOST_SECONDS` and `MOST_BYTES`.
+    Each raises one of `errors`, which names the file or its folder, or gives what
+    `accepts` takes; within `MOST_SECONDS` and `MOST_BYTES`.
 
     Args:
         read: Gets the path of a file; `path`'s own content is read without an error.
@@ -106,7 +106,8 @@ def _outcome(
     except Exception as error:
         kind = type(error)
         is_ours = issubclass(kind, errors) and kind.__module__.startswith("codesign")
-        is_clear = (is_ours or kind in errors) and path.name in str(error)
+        is_named = path.name in str(error) or str(path.parent) in str(error)
+        is_clear = (is_ours or kind in errors) and is_named
         return "refused" if is_clear else repr(error)
 
 

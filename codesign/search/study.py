@@ -1,6 +1,7 @@
 """A search that many processes share and that no kill can lose: ask, evaluate, tell."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from codesign.records.lines import Event
 from codesign.records.memory_journal import MemoryJournal
 from codesign.search import checks, points, proposals, thompson
 from codesign.search.leases import Key, Leases, begun
-from codesign.search.trials import Reservation, Trial, TrialTable, to_html
+from codesign.search.trials import Reservation, Trial, TrialTable, is_event, to_html
 
 DAY_S = 86400.0
 MAX_VARIABLES = 128  # 8256 coefficients
@@ -106,7 +107,13 @@ class Study:
         self._journal = (
             MemoryJournal()
             if journal is None
-            else FileJournal(journal, header, recover=recover, exclusive=exclusive)
+            else FileJournal(
+                journal,
+                header,
+                recover=recover,
+                exclusive=exclusive,
+                is_event=functools.partial(is_event, num_variables=num_variables),
+            )
         )
         with self._current() as table:
             if exclusive:  # nobody works on what is under way
@@ -127,7 +134,9 @@ class Study:
         header = read_header(journal)
         try:
             return cls(journal=journal, **header)
-        except TypeError as error:
+        except JournalDamaged:
+            raise
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`journal` (={os.fspath(journal)}) is not of a study ({error})."
             ) from error
