@@ -58,6 +58,11 @@ class QuantityTest(parameterized.TestCase):
         ({"value": 1, "kind": "guessed"}, "`kind` of 'x'.*got 'guessed'"),
         ({"value": 1, "kind": "derived", "paper": 2}, "`source` of 'x'.*=2"),
         ({"value": 1, "kind": "derived", "name": ""}, "`name`"),
+        ({"value": 1, "kind": "derived", "unit": 7}, "`unit` of 'x' must be a text"),
+        ({"value": 1, "kind": "derived", "of": {"seed": 1}}, r"`of\[seed\]` of 'x'"),
+        ({"value": 1, "kind": "derived", "asked": math.inf}, "`asked` of 'x'.*got inf"),
+        ({"value": 1, "kind": "derived", "peer": ("a",)}, "`peer` of 'x'.*a name and"),
+        ({"value": 1, "kind": "derived", "peer": ("a", "1")}, "`peer` of 'x'.*got '1'"),
     )
     def test_rejects(self, changes, message):
         with self.assertRaisesRegex(ValueError, message):
