@@ -153,6 +153,30 @@ def _broken_gzip(tmp_path, contents):
     return (tmp_path / archive.name).read_bytes()[:20_000]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, "no .tar.gz archive"),
+        ({"GNU.sparse.size": "x"}, "no .tar.gz archive"),
+        ({"GNU.sparse.map": "a,b"}, "no .tar.gz archive"),
+        ({"GNU.sparse.map": "0,1", "GNU.sparse.size": "9" * 13}, "lacks data_batch_1"),
+        ({"size": "-7"}, "data_batch_1.bin is cut short"),
+        ({"size": "9" * 13}, "no .tar.gz archive"),
+    ],
+)
+def test_attributes_of_members_that_are_nonsense(tmp_path, attributes, why):
+    contents = _contents()
+    path = tmp_path / cifar.CIFAR10.archive.name
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(data), attributes
+            archive.addfile(info, io.BytesIO(data))
+    known = _known(path.name, path.read_bytes(), "md5")
+    with pytest.raises(ValueError, match=rf"binary\.tar\.gz.*{why}"):
+        cifar.read_splits(tmp_path, _distribution(contents, known))
+
+
 @pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "DIRTYPE"])
 def test_archive_members_that_are_no_files_are_never_followed(tmp_path, kind):
     contents = _contents()
