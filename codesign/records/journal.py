@@ -86,23 +86,23 @@ class FileJournal:
         self,
         path: str | os.PathLike[str],
         header: Event,
+        is_event: Callable[[Event], bool] = lambda event: True,
         *,
         recover: bool = False,
         exclusive: bool = False,
-        is_event: Callable[[Event], bool] = lambda event: True,
     ):
         """Opens the journal at `path`, or makes one.
 
         Args:
             path: The file; `<path>.lock` beside it is the lock.
             header: What the journal is of; must equal the header that is there.
+            is_event: Whether a line, without what ties it to the others, is one that the
+                journal's owner writes; one that is not counts as damage.
             recover: Continue a damaged journal from its sound lines, before and after the
                 damage; lines of other journals are left out. The damaged file is kept as
                 `<path>.damaged-1` (or 2, ...).
             exclusive: Take the journal over: what this process opened before, such as
                 in an earlier run of a notebook's cell, reads on and writes no more.
-            is_event: Whether a line, without what ties it to the others, is one that the
-                journal's owner writes; one that is not counts as damage.
 
         Raises:
             JournalDamaged: If a complete line fails its checksum, is not the next one or

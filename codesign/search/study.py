@@ -1,7 +1,6 @@
 """A search that many processes share and that no kill can lose: ask, evaluate, tell."""
 
 import contextlib
-import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from codesign.records.lines import Event
 from codesign.records.memory_journal import MemoryJournal
 from codesign.search import checks, points, proposals, thompson
 from codesign.search.leases import Key, Leases, begun
-from codesign.search.trials import Reservation, Trial, TrialTable, is_event, to_html
+from codesign.search.trials import Reservation, Trial, TrialTable, to_html
 
 DAY_S = 86400.0
 MAX_VARIABLES = 128  # 8256 coefficients
@@ -94,8 +93,7 @@ class Study:
             raise ValueError(f"`seed` must be below 2**63, got {checks.shown(seed)}.")
         self._penalty = thompson.checked_penalty(sparsity_penalty)
         self._num_initial = checks.checked_int("num_initial", num_initial, 0)
-        self._leases = Leases(lease_s)
-        self._noisy = bool(noisy)
+        self._leases, self._noisy = Leases(lease_s), bool(noisy)
         header = {
             "num_variables": self._num_variables,
             "seed": self._seed,
@@ -104,16 +102,11 @@ class Study:
             "noisy": self._noisy,
         }
         self._table, self._is_in_step = TrialTable(self._num_variables), True
+        opening = {"recover": recover, "exclusive": exclusive}
         self._journal = (
             MemoryJournal()
             if journal is None
-            else FileJournal(
-                journal,
-                header,
-                recover=recover,
-                exclusive=exclusive,
-                is_event=functools.partial(is_event, num_variables=num_variables),
-            )
+            else FileJournal(journal, header, self._table.is_event, **opening)
         )
         with self._current() as table:
             if exclusive:  # nobody works on what is under way

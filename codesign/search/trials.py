@@ -114,17 +114,6 @@ class Reservation:
         return self.slot, self.asked_at
 
 
-def is_event(event: Event, num_variables: int) -> bool:
-    """Whether a study of so many variables writes such an event to its journal."""
-    needed = _NEEDED.get(event["event"])
-    return (
-        needed is not None
-        and needed <= event.keys()
-        and all(_HOLDS[key](event[key]) for key in _HOLDS.keys() & event.keys())
-        and len(event.get("x", "0" * num_variables)) == num_variables
-    )
-
-
 class TrialTable:
     """Trials by their points, in the order of their numbers, and what is reserved.
 
@@ -148,6 +137,16 @@ class TrialTable:
         num_taken = len(self._trials) + len(self.reservations)
         # After a loss of lines there may be higher ones.
         return max([num_taken, *(slot + 1 for slot in self.reservations)])
+
+    def is_event(self, event: Event) -> bool:
+        """Whether a study of so many variables writes such an event to its journal."""
+        needed = _NEEDED.get(event["event"])
+        return (
+            needed is not None
+            and needed <= event.keys()
+            and all(_HOLDS[key](event[key]) for key in _HOLDS.keys() & event.keys())
+            and ("x" not in event or len(event["x"]) == self._num_variables)
+        )
 
     def apply(self, event: Event) -> None:
         """Takes an event into account, one of `is_event`."""
