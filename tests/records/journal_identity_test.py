@@ -62,7 +62,9 @@ def test_lines_of_another_journal_are_noticed_also_of_one_with_equal_settings(tm
         ):
             _open(path)
         kept = [value for value in (1.0, 2.0, 3.0) if value != number]
-        with pytest.warns(JournalWarning, match="1 of other journals or versions are left"):
+        with pytest.warns(
+            JournalWarning, match="1 of other journals or versions are left"
+        ):
             assert _read(path, recover=True) == _tells(*kept)
         assert _read(path) == _tells(*kept)
     path.write_bytes(b"".join([other[0], *mine[1:]]))
