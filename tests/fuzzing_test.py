@@ -16,8 +16,8 @@ def test_holds_for_a_careful_reader(path):
     def read(path):
         try:
             return json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"`path` is no JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"`path` (={path}) is no JSON: {error}") from None
 
     num_read = fuzzing.check(read, path, accepts=lambda found: found is not True)
     assert 0 < num_read < 300

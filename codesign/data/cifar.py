@@ -119,9 +119,9 @@ def _contents(
 def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
     """The files in an archive, by name. Nothing is extracted to disk.
 
-    Only regular members with a known name and size, in the folder that the archive is
-    published with or in none, are read at all, and no more is inflated than they and
-    what may lie beside them can take.
+    Only regular members, not sparse ones, with a known name, in the folder that the
+    archive is published with or in none, are read at all, and no more is inflated than
+    they and what may lie beside them can take.
     """
     known_files = {file.name: file for file in distribution.files}
     wanted = known_files | {
@@ -130,7 +130,7 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
         for name, file in known_files.items()
     }
     most = _OTHERS_BYTES + sum(file.num_bytes or 0 for file in distribution.files)
-    found = {}
+    found = []
     try:
         with (
             gzip.open(path) as inflated,
@@ -138,26 +138,26 @@ def _members(path: Path, distribution: Distribution) -> dict[str, bytes]:
         ):
             for member in archive:
                 known = wanted.get(member.name.removeprefix("./"))
-                if known is None or not member.isreg():
+                if known is None or not member.isreg() or member.issparse():
                     continue
-                where = f"{path}:{member.name}"
-                check_size(member.size, known, where)
                 file = archive.extractfile(member)
                 assert file is not None  # it is a regular file
-                data = file.read()
-                check_bytes(data, known, where)
-                found[known.name] = data
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                found.append((known, f"{path}:{member.name}", file.read()))
+    # A ValueError is tarfile's, of numbers in headers; those of ours come after.
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise ValueError(
             f"{path} is cut short or no .tar.gz archive ({error}); replace it with an "
             f"undamaged copy of {distribution.archive}."
         ) from error
-    if absent := [file for name, file in known_files.items() if name not in found]:
+    for known, where, data in found:
+        check_bytes(data, known, where)
+    contents = {known.name: data for known, _, data in found}
+    if absent := [file for name, file in known_files.items() if name not in contents]:
         raise ValueError(
             f"{path} lacks {', '.join(map(str, absent))}; replace it with an undamaged "
             f"copy of {distribution.archive}."
         )
-    return found
+    return contents
 
 
 class _Bounded(io.RawIOBase):

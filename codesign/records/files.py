@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -22,6 +23,9 @@ except ImportError:  # not POSIX: what a kill leaves there, stays
     fcntl = None
 
 StrPath = str | os.PathLike[str]
+_MOST_LEVELS = 200  # of JSON
+_TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
@@ -110,11 +114,20 @@ def remove(path: pathlib.Path) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """`json.loads`, whose only error is a ValueError, also where nesting is too deep."""
+    """`json.loads`, whose only error is a plain ValueError, whatever the text.
+
+    What nests more than 200 deep is refused, so that whoever shows or walks through the
+    result meets no RecursionError.
+    """
+    brackets = text if isinstance(text, str) else text.decode("latin-1")
+    if brackets.count("[") + brackets.count("{") > _MOST_LEVELS:
+        steps = (_STEPS.get(token, 0) for token in _TOKEN.findall(brackets))
+        if max(itertools.accumulate(steps)) > _MOST_LEVELS:
+            raise ValueError("it is nested too deeply")
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:  # of kinds that hold the whole text
+        raise ValueError(f"it is no JSON: {error}") from None
 
 
 def jsonable(value: Any) -> Any:

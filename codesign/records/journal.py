@@ -1,26 +1,24 @@
 """An append-only log on disk that survives a kill at any moment and notices damage."""
 
 import contextlib
-import errno
 import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 import filelock
 from absl import logging
 
-from codesign.records import lines, recovery
+from codesign.records import journal_file, lines, recovery
 from codesign.records.files import write_atomic
 from codesign.records.lines import Chain, Event
 
 _LOCK_TIMEOUT_S = 600.0
 _LOCK_POLL_S = 0.002
-_takeovers: dict[
-    pathlib.Path, int
-] = {}  # how often this process opened one as its only
+# How often this process opened a journal as its only user.
+_takeovers: dict[pathlib.Path, int] = {}
 
 
 class JournalDamaged(ValueError):
@@ -44,10 +42,11 @@ def read_header(path: str | os.PathLike[str]) -> Event:
 
     Raises:
         JournalDamaged: If its first line fails its checksum.
-        ValueError: If it is no regular file, or of a format of another version.
+        ValueError: If it is no regular file, has a second name, or is of a format of
+            another version.
         OSError: If it cannot be read.
     """
-    _check_regular(path)
+    journal_file.check(path)
     with open(path, "rb") as file:
         line = lines.parse(file.readline().rstrip(b"\n"))
     if line is None or line["event"] != "study":
@@ -55,7 +54,7 @@ def read_header(path: str | os.PathLike[str]) -> Event:
             f"`journal` (={os.fspath(path)}) does not begin with the header of a study; "
             "restore the file from a copy."
         )
-    return lines.settings_of(line)
+    return _settings_of(line, path)
 
 
 class _Place(NamedTuple):
@@ -87,6 +86,7 @@ class FileJournal:
         self,
         path: str | os.PathLike[str],
         header: Event,
+        is_event: Callable[[Event], bool] = lambda event: True,
         *,
         recover: bool = False,
         exclusive: bool = False,
@@ -96,6 +96,8 @@ class FileJournal:
         Args:
             path: The file; `<path>.lock` beside it is the lock.
             header: What the journal is of; must equal the header that is there.
+            is_event: Whether a line, without what ties it to the others, is one that the
+                journal's owner writes; one that is not counts as damage.
             recover: Continue a damaged journal from its sound lines, before and after the
                 damage; lines of other journals are left out. The damaged file is kept as
                 `<path>.damaged-1` (or 2, ...).
@@ -103,17 +105,18 @@ class FileJournal:
                 in an earlier run of a notebook's cell, reads on and writes no more.
 
         Raises:
-            JournalDamaged: If a complete line fails its checksum or is not the next one,
-                and not `recover`.
-            ValueError: If the header differs, or `path` is no regular file.
+            JournalDamaged: If a complete line fails its checksum, is not the next one or
+                no event, and not `recover`.
+            ValueError: If the header differs, or `path` is no regular file or has a
+                second name (a hard link), by which it would have a second lock.
             PermissionError: If there is no journal and none may be made.
 
         Warns:
             JournalWarning: If an unfinished last line is dropped, or on recovery.
         """
         self._path = pathlib.Path(os.path.realpath(path))
-        _check_regular(self._path)
-        self._settings = dict(header)
+        journal_file.check(self._path)
+        self._settings, self._is_event = dict(header), is_event
         self._thread_lock = threading.RLock()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         lock = pathlib.Path(f"{self._path}.lock")
@@ -123,7 +126,7 @@ class FileJournal:
             poll_interval=_LOCK_POLL_S,
             thread_local=False,
         )
-        self._why_read_only = _why_read_only(lock, self._path)
+        self._why_read_only = journal_file.why_read_only(lock, self._path)
         self._warned_of = b""
         self._process = os.getpid()
         self._place = _Place()
@@ -193,8 +196,10 @@ class FileJournal:
                 raise self._damaged(chain.num_lines)
             if chain.num_lines == 0:
                 self._check_header(line)
+            elif self._is_event(event := lines.content(line)):
+                events.append(event)
             else:
-                events.append(lines.content(line))
+                raise self._damaged(chain.num_lines)
             chain = chain.after(line)
             end += len(text) + 1
         if restarted:
@@ -258,7 +263,7 @@ class FileJournal:
         return unfinished
 
     def _check_header(self, line: Event) -> None:
-        theirs = lines.settings_of(line)
+        theirs = _settings_of(line, self._path)
         differing = sorted(
             key
             for key in theirs.keys() | self._settings.keys()
@@ -313,9 +318,10 @@ class FileJournal:
     def _damaged(self, num_sound: int) -> JournalDamaged:
         return JournalDamaged(
             f"`journal` (={self._path}) is damaged in line {num_sound + 1}: it "
-            "fails its checksum, is out of order or of another journal. Restore the file "
-            "from a copy, or open it with `recover=True`, which keeps it under another "
-            "name and continues from the lines that are sound.",
+            "fails its checksum, is out of order, of another journal or of another "
+            "version of codesign. Restore the file from a copy, or open it with "
+            "`recover=True`, which keeps it under another name and continues from the "
+            "lines that are sound.",
             num_sound,
         )
 
@@ -339,7 +345,9 @@ class FileJournal:
             self.rewind()
         data = self._path.read_bytes()
         try:
-            header, events, num_foreign = recovery.salvaged(data, self._settings)
+            header, events, num_foreign = recovery.salvaged(
+                data, self._settings, self._is_event
+            )
         except ValueError as error:
             raise JournalDamaged(
                 f"`journal` (={self._path}) cannot be recovered: {error}. Restore the "
@@ -349,7 +357,9 @@ class FileJournal:
         self._replace([header, *events])
         num_after = len(events) - max(num_before - 1, 0)
         foreign = (
-            f" {num_foreign} of other journals are left out." if num_foreign else ""
+            f" {num_foreign} of other journals or versions are left out."
+            if num_foreign
+            else ""
         )
         _warn(
             f"The journal {self._path} is damaged in line {num_before + 1}. It is kept as "
@@ -362,25 +372,11 @@ class FileJournal:
         write_atomic(self._path, Chain().written(events))
 
 
-def _check_regular(path: str | os.PathLike[str]) -> None:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(
-            f"`journal` (={os.fspath(path)}) is not a regular file; name a file, or one "
-            "that is not there yet."
-        )
-
-
-def _why_read_only(lock: pathlib.Path, path: pathlib.Path) -> OSError | None:
-    """Why this user may not write a journal, or its lock; None if it may."""
+def _settings_of(header: Event, path: str | os.PathLike[str]) -> Event:
     try:
-        open(lock, "ab").close()
-        if path.exists():
-            open(path, "ab").close()
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        return error
-    return None
+        return lines.settings_of(header)
+    except ValueError as error:
+        raise ValueError(f"`journal` (={os.fspath(path)}): {error}") from None
 
 
 def _write(file: IO[bytes], data: bytes) -> None:

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from codesign.records.files import parse_json
+
 FORMAT = 2  # that of 1, without `id` and `prev`, is read and gone on with
 _FORMATS = (1, FORMAT)
 _OURS = ("n", "id", "prev", "sum")
@@ -81,9 +83,9 @@ def settings_of(line: Event) -> Event:
     Raises:
         ValueError: If it is of a format that is not known here.
     """
-    if line["format"] not in _FORMATS:
+    if line.get("format") not in _FORMATS:
         raise ValueError(
-            f"`journal` is of format {line['format']}, made by another version of "
+            f"it is of format {line.get('format')}, made by another version of "
             f"codesign; this one reads {' and '.join(map(str, _FORMATS))}. Use that "
             "version, or another path."
         )
@@ -105,8 +107,8 @@ def parse(line: bytes) -> Event | None:
     if not body or end != _SUM + _digest(body) + b'"}':
         return None
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):  # not written by us
+        found = parse_json(line)
+    except ValueError:  # not written by us
         return None
     is_ours = isinstance(found.get("n"), int) and isinstance(found.get("event"), str)
     return found if is_ours else None

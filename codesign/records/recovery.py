@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from codesign.records import lines
@@ -19,7 +20,8 @@ class Salvaged(NamedTuple):
     Attributes:
         header: That of the file, or one made of the settings given.
         events: In the order in which they were written, each once.
-        num_foreign: Number of sound lines of other journals, which are left out.
+        num_foreign: Number of sound lines that are of other journals or no events, which
+            are left out.
     """
 
     header: Event
@@ -27,7 +29,9 @@ class Salvaged(NamedTuple):
     num_foreign: int
 
 
-def salvaged(data: bytes, settings: Event) -> Salvaged:
+def salvaged(
+    data: bytes, settings: Event, is_event: Callable[[Event], bool]
+) -> Salvaged:
     """Reads what is sound in a journal's bytes, also where newlines were lost.
 
     A line is the journal's own if it has the `id` of its header. Where no header is left,
@@ -51,6 +55,7 @@ def salvaged(data: bytes, settings: Event) -> Salvaged:
         for line in found
         if line["event"] != "study" and line.get("id") == own
     ]
+    events = [event for event in events if is_event(event)]
     theirs = lines.settings_of(headers[0]) if headers else settings
     num_foreign = len(found) - len(headers) - len(events)
     return Salvaged(lines.header(theirs, own), events, num_foreign)

@@ -51,10 +51,26 @@ class Quantity:
     peer: tuple[str, float | None] | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "value", self._number("value"))
-        object.__setattr__(self, "paper", self._number("paper"))
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"`name` of a quantity must be a text, got {self.name!r}.")
+        texts = {key: getattr(self, key) for key in ("unit", "source", "note", "title")}
+        for key, text in (
+            texts | {f"of[{key}]": self.of[key] for key in self.of}
+        ).items():
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"`{key}` of {self.name!r} must be a text, got {text!r}."
+                )
+        for field in ("value", "paper", "asked"):
+            object.__setattr__(self, field, self._number(field, getattr(self, field)))
+        if self.peer is not None:
+            if len(self.peer) != 2 or not isinstance(self.peer[0], str):
+                raise ValueError(
+                    f"`peer` of {self.key!r} must be a name and a number, got "
+                    f"{self.peer!r}."
+                )
+            peer = self.peer[0], self._number("peer", self.peer[1])
+            object.__setattr__(self, "peer", peer)
         if not isinstance(self.kind, str) or self.kind not in get_args(Kind):
             raise ValueError(
                 f"`kind` of {self.key!r} must be one of {get_args(Kind)}, "
@@ -103,8 +119,7 @@ class Quantity:
         room = {"%": 1.0, "ratio": 0.01}.get(self.unit, 0.01 * abs(self.paper))
         return "within" if off <= room else "missed"
 
-    def _number(self, field: str) -> Number | None:
-        number = getattr(self, field)
+    def _number(self, field: str, number: Any) -> Number | None:
         if getattr(number, "shape", None) == ():
             number = number.item()
         if number is None or isinstance(number, bool | int):

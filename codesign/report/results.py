@@ -118,16 +118,18 @@ class Results:
         """
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError(f"No such file: {path}.")
-        content = parse_json(pathlib.Path(path).read_bytes())
-        if not isinstance(content, dict) or not set(_KEYS) <= set(content):
-            raise ValueError(f"`path` (={path}) must hold the keys {_KEYS}.")
         try:
+            content = parse_json(pathlib.Path(path).read_bytes())
+            if not isinstance(content, dict) or not set(_KEYS) <= set(content):
+                raise ValueError(f"it must hold the keys {_KEYS}")
             quantities = [Quantity.from_dict(each) for each in content["quantities"]]
             extras = {key: content.pop(key) for key in content.keys() - set(_KEYS)}
-            return cls(**{**content, "quantities": quantities}, extras=extras)
-        except (AttributeError, KeyError, TypeError) as error:
+            found = cls(**{**content, "quantities": quantities}, extras=extras)
+            found.to_json()  # what cannot be written was not written
+            return found
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"`path` (={path}) is damaged, or of another version ({error!r})."
+                f"`path` (={path}) is damaged, or of another version: {error!r}."
             ) from error
 
 

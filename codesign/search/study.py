@@ -93,8 +93,7 @@ class Study:
             raise ValueError(f"`seed` must be below 2**63, got {checks.shown(seed)}.")
         self._penalty = thompson.checked_penalty(sparsity_penalty)
         self._num_initial = checks.checked_int("num_initial", num_initial, 0)
-        self._leases = Leases(lease_s)
-        self._noisy = bool(noisy)
+        self._leases, self._noisy = Leases(lease_s), bool(noisy)
         header = {
             "num_variables": self._num_variables,
             "seed": self._seed,
@@ -103,10 +102,11 @@ class Study:
             "noisy": self._noisy,
         }
         self._table, self._is_in_step = TrialTable(self._num_variables), True
+        opening = {"recover": recover, "exclusive": exclusive}
         self._journal = (
             MemoryJournal()
             if journal is None
-            else FileJournal(journal, header, recover=recover, exclusive=exclusive)
+            else FileJournal(journal, header, self._table.is_event, **opening)
         )
         with self._current() as table:
             if exclusive:  # nobody works on what is under way
@@ -127,7 +127,9 @@ class Study:
         header = read_header(journal)
         try:
             return cls(journal=journal, **header)
-        except TypeError as error:
+        except JournalDamaged:
+            raise
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`journal` (={os.fspath(journal)}) is not of a study ({error})."
             ) from error

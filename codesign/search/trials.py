@@ -2,23 +2,49 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from codesign import units
 from codesign.records import html
-from codesign.records.journal import JournalDamaged
 from codesign.records.lines import Event
 from codesign.search import points
 from codesign.search.leases import Key
-from codesign.search.worker import Worker
+from codesign.search.worker import Worker, is_worker
+from codesign.types import is_number, is_whole
 
 Status = Literal["queued", "running", "told", "failed"]
 Origin = Literal["initial", "guided", "enqueued", "told"]
 _LATEST = 5  # trials in a notebook
 _LOOKS = {"told": "", "failed": "bad", "queued": "muted", "running": "muted"}
+
+
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)
+
+
+# What each kind of event must have, and what each part must be where it is there.
+_NEEDED = {
+    "reserve": {"slot", "origin", "worker", "time"},
+    "ask": {"x", "origin", "worker", "time"},
+    "tell": {"x", "value"},
+    "fail": {"x", "reason"},
+    "enqueue": {"x"},
+}
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "x": lambda x: isinstance(x, str) and set(x) <= {"0", "1"},
+    "slot": lambda slot: is_whole(slot) and slot >= 0,
+    "origin": lambda origin: origin in get_args(Origin),
+    "worker": is_worker,
+    "time": _is_finite,
+    "clock": _is_finite,
+    "value": _is_finite,
+    "reason": lambda reason: isinstance(reason, str),
+    "metrics": lambda metrics: isinstance(metrics, dict),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,22 +138,22 @@ class TrialTable:
         # After a loss of lines there may be higher ones.
         return max([num_taken, *(slot + 1 for slot in self.reservations)])
 
-    def apply(self, event: Event) -> None:
-        """Takes one event into account: "reserve", "ask", "tell", "fail" or "enqueue".
+    def is_event(self, event: Event) -> bool:
+        """Whether a study of so many variables writes such an event to its journal."""
+        needed = _NEEDED.get(event["event"])
+        return (
+            needed is not None
+            and needed <= event.keys()
+            and all(_HOLDS[key](event[key]) for key in _HOLDS.keys() & event.keys())
+            and ("x" not in event or len(event["x"]) == self._num_variables)
+        )
 
-        Raises:
-            JournalDamaged: If it is no event of a study of so many variables.
-        """
+    def apply(self, event: Event) -> None:
+        """Takes an event into account, one of `is_event`."""
         if event["event"] == "reserve":
             self._reserve(event)
             return
-        kind, text = event["event"], event.get("x")
-        if not isinstance(text, str) or len(text) != self._num_variables:
-            raise JournalDamaged(
-                f"The journal holds a line of another study: {kind!r} of x = {text!r}, "
-                f"where points have {self._num_variables} variables. Take the line out, "
-                "or restore the file from a copy."
-            )
+        kind, text = event["event"], event["x"]
         self.reservations.pop(event.get("slot", -1), None)
         trial = self._trials.get(text)
         if trial is None:

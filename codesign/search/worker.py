@@ -26,6 +26,12 @@ def this_worker() -> Worker:
     }
 
 
+def is_worker(value: Any) -> bool:
+    """Whether `value` is of the form that `this_worker` gives."""
+    pid = value.get("pid") if isinstance(value, dict) else None
+    return isinstance(pid, int) and 0 <= pid < 2**31
+
+
 def is_dead(worker: Worker, here: Worker | None = None) -> bool:
     """Whether a worker has certainly ended; False where this host cannot tell.
 

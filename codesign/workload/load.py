@@ -1,8 +1,10 @@
 """Networks by name: ours, or somebody's file."""
 
+import contextlib
 import hashlib
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from codesign import models, workload
@@ -42,7 +44,22 @@ def check(name: str, setting: str = "network") -> None:
         )
 
 
-def load(name: str, image_size: int = IMAGE_SIZE, **settings: Any) -> Workload:
+@contextlib.contextmanager
+def _naming(name: str, setting: str) -> Iterator[None]:
+    """Says of what goes wrong with a network's file who asked for it."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"`{setting}` (={name!r}): {error}") from error
+
+
+def load(
+    name: str,
+    image_size: int = IMAGE_SIZE,
+    *,
+    setting: str = "network",
+    **settings: Any,
+) -> Workload:
     """Counts one network.
 
     Args:
@@ -51,26 +68,29 @@ def load(name: str, image_size: int = IMAGE_SIZE, **settings: Any) -> Workload:
             `onnx:FILE@H=480@W=640` and `onnx:FILE@x=1x3x480x640` for sizes of open axes.
         image_size: Height and width of the images of our own classifiers, which tell
             1000 classes apart; other networks bring their own.
+        setting: What the user calls `name`, for errors.
         **settings: Of `models.create`, for our own networks.
 
     Raises:
-        ValueError: As the importers, or if no network has this name.
+        ValueError: As the importers, if a file cannot be read, or no network has this
+            name.
     """
-    check(name)
+    check(name, setting)
     importer, _, rest = name.partition(":")
-    if importer == "keras":
-        from codesign.workload import keras
+    with _naming(name, setting):
+        if importer == "keras":
+            from codesign.workload import keras
 
-        return keras.from_application(rest)
-    if importer == "darknet":
-        from codesign.workload import darknet
+            return keras.from_application(rest)
+        if importer == "darknet":
+            from codesign.workload import darknet
 
-        return darknet.from_cfg(rest)
-    if importer == "onnx":
-        from codesign.workload import onnx
+            return darknet.from_cfg(rest)
+        if importer == "onnx":
+            from codesign.workload import onnx
 
-        path, dimensions, batch_size = _file(name)
-        return onnx.from_file(path, dimensions, batch_size)
+            path, dimensions, batch_size = _file(name)
+            return onnx.from_file(path, dimensions, batch_size)
     if name in models.NETWORKS:
         image = dict(image_shape=(image_size, image_size, 3), num_classes=_NUM_CLASSES)
         settings = image | settings
@@ -94,12 +114,16 @@ def label(name: str) -> str:
     return f"{path.stem} ({', '.join(sizes)})" if sizes else path.stem
 
 
-def digest(name: str) -> str:
-    """Changes when the file that a network comes from does; empty without a file."""
+def digest(name: str, setting: str = "network") -> str:
+    """Changes when the file that a network comes from does; empty without a file.
+
+    Raises:
+        ValueError: About `setting`, if there is no such file or it cannot be read.
+    """
     if name.partition(":")[0] not in ("darknet", "onnx"):
         return ""
-    check(name)  # a device never ends
-    with open(_file(name)[0], "rb") as file:
+    check(name, setting)  # a device never ends
+    with _naming(name, setting), open(_file(name)[0], "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

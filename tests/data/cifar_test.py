@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import hashlib
 import io
 import tarfile
@@ -9,6 +10,7 @@ import pytest
 
 from codesign.data import cifar
 from codesign.data.checksums import KnownFile
+from tests import fuzzing
 
 _NAMES = [file.name for file in cifar.CIFAR10.files]
 
@@ -151,6 +153,30 @@ def _broken_gzip(tmp_path, contents):
     return (tmp_path / archive.name).read_bytes()[:20_000]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, "no .tar.gz archive"),
+        ({"GNU.sparse.size": "x"}, "no .tar.gz archive"),
+        ({"GNU.sparse.map": "a,b"}, "no .tar.gz archive"),
+        ({"GNU.sparse.map": "0,1", "GNU.sparse.size": "9" * 13}, "lacks data_batch_1"),
+        ({"size": "-7"}, "data_batch_1.bin is cut short"),
+        ({"size": "9" * 13}, "no .tar.gz archive"),
+    ],
+)
+def test_attributes_of_members_that_are_nonsense(tmp_path, attributes, why):
+    contents = _contents()
+    path = tmp_path / cifar.CIFAR10.archive.name
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(data), attributes
+            archive.addfile(info, io.BytesIO(data))
+    known = _known(path.name, path.read_bytes(), "md5")
+    with pytest.raises(ValueError, match=rf"binary\.tar\.gz.*{why}"):
+        cifar.read_splits(tmp_path, _distribution(contents, known))
+
+
 @pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "DIRTYPE"])
 def test_archive_members_that_are_no_files_are_never_followed(tmp_path, kind):
     contents = _contents()
@@ -216,3 +242,35 @@ def test_an_archive_is_inflated_no_further_than_its_files_can_take(tmp_path, kin
         assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["archive", "headers"])
+def test_mutated_archives_are_refused_or_hold_the_same(tmp_path, part):
+    contents = _contents()
+    _archive(tmp_path, list(contents.items()))
+    path = tmp_path / cifar.CIFAR10.archive.name
+    expected = np.concatenate(
+        [np.frombuffer(d, np.uint8)[::3073] for d in contents.values()]
+    )
+    with gzip.open(path) as file:
+        inflated = file.read()
+    size = 512 + 13 * 512  # a header, and 6146 bytes of content
+    if part == "headers":
+        members = [inflated[i : i + size] for i in range(0, 6 * size, size)]
+        path.write_bytes(b"".join(member[:512] for member in members))
+
+    def read(path):
+        data = path.read_bytes()
+        if part == "headers":
+            headers = [data[i : i + 512] for i in range(0, 6 * 512, 512)]
+            pieces = (h + m[512:] for h, m in zip(headers, members, strict=True))
+            data = gzip.compress(b"".join(pieces) + data[6 * 512 :] + bytes(1024), 1)
+        path.write_bytes(data)
+        known = _known(path.name, data, "md5")
+        return cifar.read_splits(tmp_path, _distribution(contents, known))
+
+    def is_same(found):
+        return np.array_equal(np.concatenate([s.labels for s in found]), expected)
+
+    assert fuzzing.check(read, path, accepts=is_same) < 300

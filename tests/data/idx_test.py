@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import gzip
 import hashlib
 import struct
@@ -9,6 +10,7 @@ import pytest
 
 from codesign.data import idx
 from codesign.data.checksums import KnownFile
+from tests import fuzzing
 
 
 def _encode(array):
@@ -167,3 +169,22 @@ def test_a_file_is_read_no_further_than_its_header_and_the_bound_allow(
     assert idx.read(path, most_bytes=108).shape == (100,)
     huge = struct.pack(">HBB3I", 0, 8, 3, 2**20, 2**10, 2**10)  # a TiB in 16 bytes
     assert peak(huge, r"tells of 1,099,511,627,792 bytes") < 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("name", ["numbers", "numbers.gz"])
+def test_mutations_are_refused_or_hold_what_they_say(tmp_path, name, is_known):
+    array = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
+    data = _encode(array)
+    known = _known(name, data) if is_known else None
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix else data)
+
+    def is_sound(found):
+        if is_known or path.suffix:  # there is a checksum
+            return found.dtype == np.uint8 and np.array_equal(found, array)
+        return _encode(found) == path.read_bytes()
+
+    read = functools.partial(idx.read, known=known)
+    assert fuzzing.check(read, path, accepts=is_sound) < 300

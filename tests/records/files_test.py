@@ -120,8 +120,20 @@ class UnfinishedTest(absltest.TestCase):
 class ParseJsonTest(parameterized.TestCase):
     @parameterized.parameters("[" * 100_000, '{"a":' * 100_000, "", b"\xff", "1" * 5000)
     def test_whatever_is_wrong_is_a_value_error(self, text):
-        with self.assertRaises(ValueError):
+        with self.assertRaises(ValueError) as raised:
             files.parse_json(text)
+        self.assertIs(type(raised.exception), ValueError)
+
+    @parameterized.parameters("[", '{"a[": ', '["\\"]}{", ')
+    def test_nesting_is_bounded(self, start):
+        end = "}" if start[0] == "{" else "]"
+        for encode in (str, str.encode):
+            found = files.parse_json(encode(start * 200 + "7" + end * 200))
+            self.assertLen(found, 2 if "," in start else 1)
+            with self.assertRaisesRegex(ValueError, "nested too deeply"):
+                files.parse_json(encode(start * 201 + "7" + end * 201))
+        many = "[" + ", ".join([start + "7" + end] * 1000) + "]"
+        self.assertLen(files.parse_json(many), 1000)
 
 
 if __name__ == "__main__":

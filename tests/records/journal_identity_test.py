@@ -62,7 +62,9 @@ def test_lines_of_another_journal_are_noticed_also_of_one_with_equal_settings(tm
         ):
             _open(path)
         kept = [value for value in (1.0, 2.0, 3.0) if value != number]
-        with pytest.warns(JournalWarning, match="1 of other journals are left out"):
+        with pytest.warns(
+            JournalWarning, match="1 of other journals or versions are left"
+        ):
             assert _read(path, recover=True) == _tells(*kept)
         assert _read(path) == _tells(*kept)
     path.write_bytes(b"".join([other[0], *mine[1:]]))
@@ -204,8 +206,8 @@ def test_emptied_or_cut_while_it_is_open(tmp_path, keep):
 def test_replaced_while_it_is_open(tmp_path):
     path, other = tmp_path / "study.jsonl", tmp_path / "other.jsonl"
     written = _made(path, 1.0, 2.0)
-    os.link(path, tmp_path / "kept")  # so that nobody else gets its inode
     opened = _open(path)
+    os.link(path, tmp_path / "kept")  # so that nobody else gets its inode
     with opened.locked():
         opened.read()
     for content in (b"", b"".join(_made(other, 1.0, 2.0, 3.0))):
@@ -220,6 +222,17 @@ def test_replaced_while_it_is_open(tmp_path):
     os.replace(other, path)
     with opened.locked(), pytest.warns(JournalWarning, match="2 lines, of 3 read"):
         assert opened.read() == (True, _tells(1.0))
+
+
+def test_a_file_of_two_names_would_have_two_locks(tmp_path):
+    path, second = tmp_path / "study.jsonl", tmp_path / "second.jsonl"
+    _made(path, 1.0)
+    os.link(path, second)
+    for opening in (_open, read_header):
+        with pytest.raises(ValueError, match=r"second.jsonl\) is a file of 2 names"):
+            opening(second)
+    path.unlink()
+    assert _read(second) == _tells(1.0)
 
 
 def test_an_interrupted_read_is_read_again(tmp_path, monkeypatch):

@@ -9,9 +9,11 @@ import tempfile
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 
 from codesign.records import metrics
+from tests import fuzzing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,24 @@ class MetricsLogTest(absltest.TestCase):
         record = {"network": os.fsdecode(b"darknet:a\xff.cfg")}
         self._append(record)
         self.assertEqual(metrics.read_metrics(self.path), [record])
+
+    @pytest.mark.slow
+    def test_mutations_cost_no_record_of_another_line(self):
+        sound = [{"step": i, "mask": "●○", "loss": [0.5, None]} for i in range(4)]
+        self._append(*sound)
+        records = dict(zip(self.path.read_bytes().split(b"\n"), sound, strict=False))
+        keys = {"step": int, "mask": str}
+
+        def is_sound(found):
+            texts = self.path.read_bytes().split(b"\n")
+            whole = [records[text] for text in texts if text in records]
+            assert all(type(each["step"]) is int for each in found)
+            return all(each in found for each in whole) and len(found) <= len(texts)
+
+        def read(path):
+            return metrics.read_metrics(path, keys)
+
+        self.assertEqual(fuzzing.check(read, self.path, accepts=is_sound), 300)
 
 
 if __name__ == "__main__":

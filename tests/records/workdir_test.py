@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from codesign.records import workdir
+from tests import fuzzing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ def test_one_thread_at_a_time(tmp_path):
 _HOLD = """
 import pathlib, sys
 from codesign.records import workdir
+from tests import fuzzing
 held = workdir.lock(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -127,6 +129,7 @@ def test_another_process_is_said_to_be_another(tmp_path):
 _FORK = """
 import os, pathlib, sys
 from codesign.records import workdir
+from tests import fuzzing
 
 def refusal():
     try:
@@ -213,3 +216,16 @@ def test_what_can_be_no_folder_is_refused_by_name(make, why, tmp_path):
     (tmp_path / "locked" / ".lock").mkdir(parents=True)
     with pytest.raises(ValueError, match=rf"^`workdir`.*{why}"):
         workdir.lock(make(tmp_path))
+
+
+@pytest.mark.slow
+def test_mutated_settings_are_the_same_or_refused(tmp_path):
+    workdir.write_settings("sweep", _Config(), tmp_path)
+    path = tmp_path / "config.json"
+    sound = json.loads(path.read_bytes())
+
+    def read(path):
+        _check(_Config(), tmp_path)
+        return json.loads(path.read_bytes())
+
+    assert 0 < fuzzing.check(read, path, accepts=sound.__eq__) < 300

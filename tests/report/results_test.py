@@ -10,9 +10,11 @@ import tempfile
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from codesign.report import results
+from tests import fuzzing
 from tests.records.html_test import EVIL, Reader
 
 
@@ -56,6 +58,11 @@ class QuantityTest(parameterized.TestCase):
         ({"value": 1, "kind": "guessed"}, "`kind` of 'x'.*got 'guessed'"),
         ({"value": 1, "kind": "derived", "paper": 2}, "`source` of 'x'.*=2"),
         ({"value": 1, "kind": "derived", "name": ""}, "`name`"),
+        ({"value": 1, "kind": "derived", "unit": 7}, "`unit` of 'x' must be a text"),
+        ({"value": 1, "kind": "derived", "of": {"seed": 1}}, r"`of\[seed\]` of 'x'"),
+        ({"value": 1, "kind": "derived", "asked": math.inf}, "`asked` of 'x'.*got inf"),
+        ({"value": 1, "kind": "derived", "peer": ("a",)}, "`peer` of 'x'.*a name and"),
+        ({"value": 1, "kind": "derived", "peer": ("a", "1")}, "`peer` of 'x'.*got '1'"),
     )
     def test_rejects(self, changes, message):
         with self.assertRaisesRegex(ValueError, message):
@@ -126,6 +133,30 @@ class ResultsTest(absltest.TestCase):
             ValueError, "`wall_s` must be a finite number, got nan"
         ):
             _results(wall_s=math.nan)
+
+    @pytest.mark.slow
+    def test_mutations_are_refused_or_can_be_shown_and_written(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        path = folder / "results.json"
+        peer = results.Quantity(
+            "error",
+            0.5,
+            "ratio",
+            kind="measured",
+            of={"network": "vgg11"},
+            asked=0.4,
+            peer=("them", 0.6),
+        )
+        _results(_PERIOD, _SAVED, _ENERGY, peer).write(path)
+
+        def is_sound(found):
+            found._repr_html_()
+            found.write(folder / "again.json")
+            return results.Results.read(folder / "again.json") == found
+
+        self.assertBetween(
+            fuzzing.check(results.Results.read, path, accepts=is_sound), 1, 299
+        )
 
 
 class QuantitiesTest(absltest.TestCase):

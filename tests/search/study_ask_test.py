@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from codesign.records.journal import JournalDamaged
+from codesign.records.journal import JournalDamaged, JournalWarning
 from codesign.records.lines import Chain
 from codesign.search import proposals, thompson, worker
 from codesign.search.study import SearchSpaceExhausted, Study
@@ -223,16 +223,37 @@ def test_a_journal_emptied_while_it_is_open_is_said_each_time(tmp_path):
     assert len(study.trials) == 2
 
 
-def test_lines_of_another_size_are_of_another_study(tmp_path):
+_TELL = {"event": "tell", "x": "010101", "value": 1.0}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "enqueue", "x": "0" * 8},
+        {"event": "enqueue", "x": "00000a"},
+        {"event": "prune", "x": "010101"},
+        {"event": "tell", "x": "010101"},
+        {"event": "ask", "x": "010101", "origin": "guided", "worker": {}, "time": 0.0},
+        {"event": "reserve", "slot": -1},
+        *({**_TELL, "value": value} for value in ("1", 10**400, None, True, [1.0])),
+        {**_TELL, "metrics": [1]},
+        {**_TELL, "slot": 1.5},
+    ],
+)
+def test_lines_of_another_study_or_version_are_damage(tmp_path, event):
     path = tmp_path / "study.jsonl"
     lines = _FORMAT_1.read_bytes().splitlines(keepends=True)
     # Format 1 numbers its lines and no more.
     chain = Chain(num_lines=3)
-    path.write_bytes(
-        b"".join(lines[:3]) + chain.written([{"event": "enqueue", "x": "0" * 8}])
-    )
-    with pytest.raises(JournalDamaged, match=r"another study.*00000000.*6 variables"):
+    path.write_bytes(b"".join(lines[:3]) + chain.written([event, _TELL]))
+    with pytest.raises(JournalDamaged, match=r"study\.jsonl.*line 4: .* version"):
         Study.load(path)
+    with pytest.warns(JournalWarning, match="1 of other journals or versions are left"):
+        _study(path, recover=True)
+    assert [trial.value for trial in Study.load(path).trials] == [
+        0.12000000000000001,
+        1.0,
+    ]
 
 
 def test_the_last_points_are_not_promised_twice(monkeypatch):

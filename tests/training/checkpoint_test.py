@@ -2,6 +2,7 @@ import os
 import pathlib
 import random
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from codesign.training import CheckpointStore, checkpoint
 from codesign.training.checkpoint import CheckpointDamagedWarning
+from tests import fuzzing
 
 
 def _state(value):
@@ -185,3 +187,32 @@ def test_what_a_killed_save_left_goes_with_the_run(tmp_path):
     (tmp_path / "run" / ".2.0123abcd.tmp" / "state").mkdir(parents=True)
     store.clear()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_mutated_step_is_restored_or_set_aside(tmp_path):
+    sound = CheckpointStore(tmp_path / "sound")
+    for step in (1, 2):
+        sound.save(step, _state(step), {"history": [step]})
+    files = _files(tmp_path / "sound" / "2")
+
+    def read(path):
+        del path  # one of the files
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        shutil.copytree(tmp_path / "sound", tmp_path / "run")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", CheckpointDamagedWarning)
+            return CheckpointStore(tmp_path / "run").restore(_state(0)), len(said)
+
+    def is_sound(found):
+        (state, meta), num_warnings = found
+        step = 1 if num_warnings else 2
+        assert meta == {"history": [step]}
+        _assert_equal(state, _state(step))
+        return True
+
+    for index, path in enumerate(files):
+        count = -(-300 // len(files))
+        seed = index * count
+        num = fuzzing.check(read, path, accepts=is_sound, count=count, seed=seed)
+        assert num == count  # with an older one to go on from, nothing is refused

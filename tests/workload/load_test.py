@@ -92,6 +92,36 @@ def test_refuses(name, why):
         networks.load(name)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"), [(b"[net]\nheight=x", "line 2: .height"), (b"\xff", "no text")]
+)
+def test_errors_of_a_file_name_the_setting(tmp_path, text, why):
+    path = tmp_path / "net.cfg"
+    path.write_bytes(text)
+    message = rf"`networks` \(='darknet:{path}'\): .*{why}"
+    with pytest.raises(ValueError, match=message):
+        networks.load(f"darknet:{path}", setting="networks")
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/mem").is_file(), reason="no /proc")
+def test_an_unreadable_file_is_named(tmp_path):
+    link = tmp_path / "net.cfg"
+    link.symlink_to("/proc/self/mem")  # a regular file whose first page nobody can read
+    with pytest.raises(
+        ValueError, match=r"`networks` \(='darknet:.*Input/output error"
+    ):
+        networks.digest(f"darknet:{link}", "networks")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08", b"\xff" * 9])
+def test_so_do_those_of_an_onnx_file(tmp_path, data):
+    pytest.importorskip("onnx")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"`networks` \(='onnx:.*net.onnx'\): "):
+        networks.load(f"onnx:{path}", setting="networks")
+
+
 def test_settings_of_our_own_networks():
     narrow = networks.load("vgg11", 32, width=0.5)
     assert narrow.total_macs < networks.load("vgg11", 32).total_macs / 2

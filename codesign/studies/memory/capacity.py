@@ -25,7 +25,7 @@ _NUM_STAGES = 6
 
 def units(config: MemoryConfig) -> list[_Unit]:
     """Networks; one whose file has changed is another."""
-    return [(name, networks.digest(name)) for name in config.networks]
+    return [(name, networks.digest(name, "networks")) for name in config.networks]
 
 
 def prepare(
@@ -34,17 +34,16 @@ def prepare(
     """Counts the networks that are still to be measured.
 
     Raises:
-        ValueError: For a network that cannot be imported or that cannot stream through
-            the smallest cache.
-        OSError: For a file that cannot be read.
+        ValueError: For a network that cannot be read or imported, or that cannot stream
+            through the smallest cache.
     """
     del workdir
     programs = {}
     for name, digest in pending:
         logging.info("counting %s", name)
-        network = paper_networks.load(name, config.image_size)
+        network = paper_networks.load(name, config.image_size, "networks")
         programs[name] = training_iteration(network)
-        if networks.digest(name) != digest:
+        if networks.digest(name, "networks") != digest:
             raise ValueError(
                 f"`networks`: the file of {name!r} changed while it was read; run again."
             )

@@ -39,10 +39,15 @@ def comparable(name: str, batch: int, image_size: int) -> str:
     return family(name) if is_papers and batch == batch_size(name) else ""
 
 
-def load(name: str, image_size: int = networks.IMAGE_SIZE) -> Workload:
-    """Counts a network, our Transformer with activated projections."""
+def load(
+    name: str, image_size: int = networks.IMAGE_SIZE, setting: str = "network"
+) -> Workload:
+    """Counts a network, our Transformer with activated projections.
+
+    Errors name `setting`.
+    """
     if name != TRANSFORMER:
-        return networks.load(name, image_size)
+        return networks.load(name, image_size, setting=setting)
     # fitted: keras-multi-head activates its projections; with that the type-II share at
     # 24 MB is 23 %, without 17 %, in the paper 26.69 %.
     return networks.load(name, activate_projections=True)
