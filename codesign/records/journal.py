@@ -3,20 +3,17 @@
 import contextlib
 import os
 import pathlib
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, NamedTuple
 
-import filelock
 from absl import logging
 
 from codesign.records import journal_file, lines, recovery
 from codesign.records.files import write_atomic
+from codesign.records.journal_lock import JournalLock
 from codesign.records.lines import Chain, Event
 
-_LOCK_TIMEOUT_S = 600.0
-_LOCK_POLL_S = 0.002
 # How often this process opened a journal as its only user.
 _takeovers: dict[pathlib.Path, int] = {}
 
@@ -117,18 +114,13 @@ class FileJournal:
         self._path = pathlib.Path(os.path.realpath(path))
         journal_file.check(self._path)
         self._settings, self._is_event = dict(header), is_event
-        self._thread_lock = threading.RLock()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         lock = pathlib.Path(f"{self._path}.lock")
-        self._file_lock = filelock.FileLock(
-            lock,
-            timeout=_LOCK_TIMEOUT_S,
-            poll_interval=_LOCK_POLL_S,
-            thread_local=False,
-        )
         self._why_read_only = journal_file.why_read_only(lock, self._path)
+        self._lock = JournalLock(
+            self._path, is_read_only=self._why_read_only is not None
+        )
         self._warned_of = b""
-        self._process = os.getpid()
         self._place = _Place()
         with self.locked():
             if recover:
@@ -140,31 +132,9 @@ class FileJournal:
             self._takeover = _takeovers.get(self._path, 0) + exclusive
             _takeovers[self._path] = self._takeover
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other threads and processes out; `read` and `append` are called within."""
-        if self._process != os.getpid():  # its lock is that of its parent
-            raise RuntimeError(
-                f"The journal {self._path} was opened before this process was forked; "
-                "open it once more here."
-            )
-        with self._thread_lock:
-            try:
-                if self._why_read_only is None:
-                    self._acquire()
-                yield
-            finally:  # also where an interrupt came right after it was taken
-                self._file_lock.release()
-
-    def _acquire(self) -> None:
-        try:
-            self._file_lock.acquire()
-        except filelock.Timeout as error:
-            raise TimeoutError(
-                f"The journal {self._path} was locked by another process for "
-                f"{_LOCK_TIMEOUT_S:.0f} s; end the process that holds "
-                f"{self._path.name}.lock, if it hangs."
-            ) from error
+        return self._lock.held()
 
     def read(self) -> tuple[bool, list[Event]]:
         """Events since the last `read`; True if they are to replace all before.
@@ -175,7 +145,7 @@ class FileJournal:
 
         Warns:
             JournalWarning: If an unfinished last line is dropped, or the file was
-                replaced by one of fewer lines, as by a recovery.
+                replaced by one without the lines read before, as by a recovery.
         """
         before = self._place
         with open(self._path, "rb") as file:
@@ -189,7 +159,7 @@ class FileJournal:
         _, end, chain = place
         if tail and self._is_whole(tail, chain.num_lines + len(whole)):
             whole.append(tail)
-        events = []
+        events, goes_on = [], before.chain.num_lines == 0
         for text in whole:
             line = lines.parse(text)
             if line is None or not chain.goes_on_with(line):
@@ -202,8 +172,9 @@ class FileJournal:
                 raise self._damaged(chain.num_lines)
             chain = chain.after(line)
             end += len(text) + 1
+            goes_on |= chain == before.chain
         if restarted:
-            self._check_replaced(before.chain, chain)
+            self._check_replaced(before.chain, chain, goes_on=goes_on)
         self._place = _Place(status.st_ino, end, chain)
         return restarted, events
 
@@ -279,19 +250,22 @@ class FileJournal:
                 "the study its settings, or another path."
             )
 
-    def _check_replaced(self, before: Chain, now: Chain) -> None:
-        """Checks that a file in the place of the one read before is the same journal."""
+    def _check_replaced(self, before: Chain, now: Chain, *, goes_on: bool) -> None:
+        """Checks that a file in the place of the one read before is the same journal.
+
+        `goes_on` says whether it holds the lines read before.
+        """
         if now.num_lines == 0 or (before.num_lines and now.id != before.id):
             raise JournalDamaged(
                 f"`journal` (={self._path}) was emptied or replaced by another one while "
                 f"it was open; {max(before.num_lines - 1, 0)} events were read before. "
                 "Restore the file from a copy."
             )
-        if now.num_lines < before.num_lines:
+        if not goes_on:
             _warn(
                 f"The journal {self._path} was replaced while it was open, as by a "
-                f"recovery: it has {now.num_lines} lines, of {before.num_lines} read "
-                "before."
+                f"recovery or an older copy: it has {now.num_lines} lines, which are not "
+                f"those of the {before.num_lines} read before."
             )
 
     def _is_whole(self, tail: bytes, number: int) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from codesign.data.augment import augment, normalise
 from codesign.data.batches import epoch_order, padded_batches
 from codesign.data.dataset import Dataset
+from codesign.models.digest import digest
 from codesign.models.network import Network
 from codesign.records import settings
 from codesign.training.checkpoint import CheckpointStore
@@ -184,7 +185,8 @@ class Trainer:
         state = dataclasses.replace(
             self._init(np.uint32(seed)), observed=jnp.zeros((3, num_observed))
         )
-        run = Run(seed, state, design, store, checkpoint_every_s, self._identity)
+        whose = self._identity if store is not None else {}
+        run = Run(seed, state, design, store, checkpoint_every_s, whose)
         for entry in run.history:
             tell_epoch(entry, False)
         status, reason = self._verdict(run)
@@ -217,7 +219,7 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What network, data and settings a checkpoint is of."""
         return {
-            "network": self.network.label,
+            "network": digest(self.network),
             "dataset": self.dataset.digest(),
             "settings": settings.identity(self.config),
         }

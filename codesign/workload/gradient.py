@@ -104,20 +104,25 @@ def trace_gradient(
 
 @dataclasses.dataclass(frozen=True)
 class _Around:
-    """What encloses a jaxpr; the fields are those of its products."""
+    """What encloses a jaxpr; the fields are those of its products.
+
+    The outermost equation tells the phase, as its stack begins with what the gradient
+    does to it. Further in, a network may take a gradient of its own, going forward.
+    """
 
     name: str = ""
-    phase: str = FORWARD
+    phase: str = ""
     repeats: int = 1
     is_recomputed: bool = False
 
     def enter(self, eqn: Any) -> "_Around":
         """The same for what an equation calls."""
         stack = equations.name_stack(eqn)
+        phase = BACKWARD if stack.startswith("transpose(") else FORWARD
         return dataclasses.replace(
             self,
             name=module_path(self.name, eqn),
-            phase=BACKWARD if "transpose(" in stack else self.phase,
+            phase=self.phase or phase,
             is_recomputed=self.is_recomputed or equations.RECOMPUTED in stack,
         )
 

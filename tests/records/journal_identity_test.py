@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_a_symbolic_link_is_the_same_journal(tmp_path):
     assert link.is_symlink()
     assert sorted(p.name for p in link.parent.iterdir()) == ["study.jsonl"]
     second = _open(path)
-    second._file_lock.timeout = 0.0
+    second._lock._file.timeout = 0.0
     with opened.locked(), pytest.raises(TimeoutError), second.locked():
         raise AssertionError("both hold the lock")
     _append(opened, *_tells(1.0, 2.0))
@@ -220,8 +221,69 @@ def test_replaced_while_it_is_open(tmp_path):
             opened.read()
     other.write_bytes(b"".join(written[:2]))  # an older copy
     os.replace(other, path)
-    with opened.locked(), pytest.warns(JournalWarning, match="2 lines, of 3 read"):
+    with opened.locked(), pytest.warns(JournalWarning, match="2 lines, which are not"):
         assert opened.read() == (True, _tells(1.0))
+
+
+def test_an_older_copy_that_was_written_on_is_told_from_a_longer_journal(tmp_path):
+    path, copy = tmp_path / "study.jsonl", tmp_path / "copy.jsonl"
+    copy.write_bytes(b"".join(_made(path, 1.0)))
+    opened = _open(path)
+    _append(opened, *_tells(2.0))
+    _append(_open(copy), *_tells(3.0, 4.0, 5.0))
+    os.replace(copy, path)
+    with opened.locked(), pytest.warns(JournalWarning, match="not those of the 3 read"):
+        assert opened.read() == (True, _tells(1.0, 3.0, 4.0, 5.0))
+
+
+def _recovered(path):
+    with pytest.warns(JournalWarning) as caught:
+        found = _read(path, recover=True)
+    return found, str(caught[-1].message)
+
+
+def test_of_two_histories_the_longer_is_recovered(tmp_path):
+    path, copy = tmp_path / "study.jsonl", tmp_path / "copy.jsonl"
+    copy.write_bytes(b"".join(_made(path, 1.0)))
+    _append(_open(path), *_tells(2.0, 3.0))
+    _append(_open(copy), *_tells(2.5, 3.0, 4.0))
+    path.write_bytes(path.read_bytes() + copy.read_bytes())
+    found, message = _recovered(path)
+    assert found == _tells(1.0, 2.5, 3.0, 4.0)
+    assert "2 of other" in message
+
+
+def test_metrics_that_look_like_the_end_of_a_line_are_kept(tmp_path):
+    path = tmp_path / "study.jsonl"
+    like = {"n": 1, "ckpt": {"n": 2, "sum": "0123456789abcdef"}, "z": 1}
+    tells = [{**tell, "metrics": like} for tell in _tells(1.0, 2.0, 3.0, 4.0)]
+    _append(_open(path), *tells)
+    whole = path.read_bytes().splitlines(keepends=True)
+    # A damaged line, and two lines whose newline is lost.
+    whole[2] = whole[2].replace(b"2.0", b"9.0")
+    path.write_bytes(b"".join([*whole[:3], whole[3].rstrip(b"\n"), whole[4]]))
+    assert _recovered(path)[0] == [tells[0], *tells[2:]]
+
+
+def test_a_foreign_header_in_front_changes_nothing(tmp_path):
+    path = tmp_path / "study.jsonl"
+    foreign = _made(tmp_path / "other.jsonl", 9.0)[0]
+    own = _made(path, 1.0, 2.0, 3.0)
+    path.write_bytes(foreign + b"".join(own))
+    found, message = _recovered(path)
+    assert found == _tells(1.0, 2.0, 3.0)
+    assert "1 of other" in message
+
+
+@pytest.mark.parametrize("bomb", [b'{"n":', b'{"n":1,"sum":"0123456789abcdef"}'])
+def test_recovery_takes_time_in_proportion(tmp_path, bomb):
+    path = tmp_path / "study.jsonl"
+    _made(path, 1.0)
+    with path.open("ab") as file:
+        file.write(bomb * 100_000 + b"\n")
+    start = time.process_time()
+    assert _recovered(path)[0] == _tells(1.0)
+    assert time.process_time() - start < 5
 
 
 def test_a_file_of_two_names_would_have_two_locks(tmp_path):

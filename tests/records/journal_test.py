@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from codesign.records import journal
+from codesign.records import journal, journal_lock
 from codesign.records.journal import FileJournal, JournalDamaged, JournalWarning
 from codesign.records.memory_journal import MemoryJournal
 
@@ -184,7 +184,7 @@ def test_another_process_recovers_while_this_one_has_it_open(path, sound):
     path.write_bytes(sound.replace(b"-1.5", b"-2.5"))
     with pytest.warns(JournalWarning):
         _open(path, recover=True)
-    with opened.locked(), pytest.warns(JournalWarning, match="has 3 lines, of 4 read"):
+    with opened.locked(), pytest.warns(JournalWarning, match="not those of the 4 read"):
         restarted, events = opened.read()
     assert restarted
     assert events == _EVENTS[:2]
@@ -333,18 +333,37 @@ def test_who_is_refused_takes_nothing_over(path, sound):
 
 def test_an_interrupt_right_after_the_lock_was_taken_lets_go(path, monkeypatch):
     opened = _open(path)
-    acquire = opened._acquire
+    acquire = opened._lock._acquire
 
     def interrupted():
         acquire()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(opened, "_acquire", interrupted)
+        patch.setattr(opened._lock, "_acquire", interrupted)
         with pytest.raises(KeyboardInterrupt), opened.locked():
             pass
-    monkeypatch.setattr(journal, "_LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(journal_lock, "_TIMEOUT_S", 0.0)
     assert _read(path) == []  # another object, while the first one lives
+
+
+def test_an_interrupt_while_the_lock_is_let_go_is_made_good(path, monkeypatch):
+    opened = _open(path)
+
+    def interrupted(force=False):
+        if opened._lock._file.is_locked:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opened._lock._file, "release", interrupted)
+        with pytest.raises(KeyboardInterrupt), opened.locked():
+            pass
+    monkeypatch.setattr(journal_lock, "_TIMEOUT_S", 0.0)
+    with pytest.raises(TimeoutError):
+        _open(path)
+    with opened.locked():  # its next use lets go of what was left
+        pass
+    assert _read(path) == []
 
 
 _FORK = """

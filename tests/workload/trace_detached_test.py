@@ -244,3 +244,20 @@ def test_a_weight_that_one_op_trains_and_another_does_not():
     products = [op for op in traced.ops if op.kind == "dense"]
     assert [op.parameters for op in products] == 2 * [("w",), ("v",)]
     assert [op.fixed for op in products] == [(), (), ("w",), ("v",)]
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda h, a: h * (h > a),
+        lambda h, a: jnp.where(h > a, h, 0.0),
+    ],
+)
+def test_a_parameter_that_is_only_compared_is_not_trained(gate):
+    def net(p, x):
+        return gate(x @ p["w"], p["a"]) @ p["b"]
+
+    p = {"w": shape(16, 8), "a": shape(1, 8), "b": shape(8, 4)}
+    program = workload.training_iteration(workload.trace(net, p, shape(1, 16)))
+    gradients = {name for name in program.tensors if name.startswith("D:")}
+    assert gradients == {"D:w", "D:b"}

@@ -110,6 +110,26 @@ def test_experts():
     assert found.macs("backward") == 180 + 2 * 120
 
 
+def test_a_gradient_inside_the_network_runs_forward():
+    # 16 x 8 forward, its input gradient, and 16 x 2 behind; a field of physics does so.
+    def score(p, x):
+        energy = jax.grad(lambda z: jnp.sum(jnp.tanh(z @ p["w"]) ** 2))
+        return energy(x) @ p["o"]
+
+    p, x = {"w": shape(16, 8), "o": shape(16, 2)}, shape(1, 16)
+    found = workload.trace_gradient(lambda p, x: jnp.sum(score(p, x)), p, x)
+    assert found.macs("forward") == 2 * 16 * 8 + 16 * 2
+    assert found.macs("forward") == workload.trace(score, p, x).total_macs
+
+    def loop(p, x):
+        return lax.fori_loop(
+            0, 3, lambda i, x: score({**p, "o": p["w"] @ p["w"].T}, x), x
+        )
+
+    found = workload.trace_gradient(lambda p, x: jnp.sum(loop(p, x)), p, x)
+    assert found.macs("forward") == 3 * (2 * 16 * 8 + 16 * 16)
+
+
 def test_refuses():
     with pytest.raises(ValueError, match="no parameters to differentiate"):
         workload.trace_gradient(lambda x: jnp.sum(x), shape(1, 3))

@@ -269,7 +269,8 @@ def run(
             f"{num_sites}; leave it out."
         )
     config = settings.checked(config)
-    changes: dict[str, Any] = {"brought": brought.digests(network, dataset, chip)}
+    whose = brought.digests(network, dataset, chip, batch_size=config.train.batch_size)
+    changes: dict[str, Any] = {"brought": whose}
     if network is not None:
         changes["networks"] = (network.label,)
     elif len(config.networks) != 1:

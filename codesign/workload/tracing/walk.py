@@ -89,6 +89,8 @@ class Walk:
         shape = fields.pop("shape", None)
         shape = tuple(eqn.outvars[0].aval.shape) if shape is None else shape
         name = eqn.primitive.name
+        if not self._num_rules and stops(name, eqn.outvars[0].aval):
+            operands = [dataclasses.replace(v, trained=frozenset()) for v in operands]
         node = Node(
             kind=kind,
             primitive=name,

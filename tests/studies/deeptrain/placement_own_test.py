@@ -238,8 +238,8 @@ class Loud(Net):
 
 def test_digests_see_what_training_sees():
     given = _given()
-    base = brought.digests(**given)
-    assert base == brought.digests(**_given())
+    base = brought.digests(**given, batch_size=64)
+    assert base == brought.digests(**_given(), batch_size=64)
     Loud.__name__ = Loud.__qualname__ = "Net"
     louder = models.Network(Loud(), image_shape=(8, 8, 1), num_classes=3)
 
@@ -254,7 +254,7 @@ def test_digests_see_what_training_sees():
         {"chip": Chip(Lanes(1e9, 1e7), _lanes)},
         {"dataset": dataclasses.replace(data, std=(2.0,))},
     ):
-        assert brought.digests(**(given | change)) != base
+        assert brought.digests(**(given | change), batch_size=64) != base
 
 
 @struct.dataclass
