@@ -159,12 +159,10 @@ def _check(spec: Any, workload: Any, batch_size: Any, relax: Any) -> None:
     check_spec(spec)
     if isinstance(batch_size, Tracer):
         return
-    batch_size = np.asarray(batch_size)  # JAX would stage its own under `jit`
+    given, batch_size = batch_size, np.asarray(batch_size)  # JAX would stage its own
     is_number = batch_size.ndim == 0 and batch_size.dtype.kind in "iuf"
     if not is_number or not 1 <= batch_size < math.inf:
-        raise ValueError(
-            f"`batch_size` must be at least 1 and finite, got {batch_size}."
-        )
+        raise ValueError(f"`batch_size` must be at least 1 and finite, got {given!r}.")
     if relax.is_exact and batch_size != int(batch_size):
         raise ValueError(
             f"`batch_size` must be a whole number, got {batch_size}; only a smooth "
@@ -189,7 +187,12 @@ def check_spec(spec: Any) -> None:
             is_finite = False
         if not is_finite:
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"`spec{name}` must be a finite number, got {leaf!r}.")
+            way = "."
+            if dataclasses.is_dataclass(leaf):
+                way = (
+                    "; make its class a pytree, such as with `@flax.struct.dataclass`."
+                )
+            raise ValueError(f"`spec{name}` must be a finite number, got {leaf!r}{way}")
     if callable(check := getattr(spec, "checked", None)):
         with contextlib.suppress(jax.errors.ConcretizationTypeError):  # it is traced
             check()

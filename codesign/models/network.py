@@ -99,6 +99,12 @@ class Network:
         except jax.errors.TracerBoolConversionError as error:
             error.add_note(f"{self.label} branches on what is no bool. {TRACED_TRAIN}")
             raise
+        except TypeError as error:
+            if "'train'" in str(error):
+                error.add_note(
+                    f"{self.label} is called as `module(x, bn_mask, train=...)`."
+                )
+            raise
         if not sites:
             raise ValueError(
                 f"The network {self.label!r} has no batch-norm site; place "

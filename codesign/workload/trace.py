@@ -34,7 +34,8 @@ def trace(
     An argument is an input of the network or holds parameters, which are trained: what
     `jax.grad` by these arguments differentiates. Arrays that `fn` closes over, such as
     means of images and tables of positions, are fixed tensors. What depends on an input
-    is data, and costs; what is computed from parameters and constants alone is free.
+    is data, and costs; what is computed from parameters and constants alone is free, as
+    is its gradient, which `trace_gradient` counts.
     Convolutions and matrix products by parameters are `conv` and `dense` (with the bias
     that is added to them), products of two maps are `matmul`, and chains of point-wise
     steps become the layers that people know: norms, softmax, dropout, activations.
@@ -110,23 +111,35 @@ def trace(
         )
     if inputs is None:
         owners = [i for i in numbers for _ in jax.tree.leaves(args[i])]
-        _check_inputs(ops, [names[i] for i in owners], numbers)
+        _check_inputs(ops, names, owners)
     warn_of_single(names, unsure, numbers)
     _warn_of_constants(walk)
     return ops
 
 
-def _check_inputs(ops: Workload, owners: list[str], numbers: Sequence[int]) -> None:
-    """Refuses a guess: a kernel with a leading axis of 1 looks like an input."""
+def _check_inputs(ops: Workload, names: Sequence[str], owners: Sequence[int]) -> None:
+    """Refuses a guess: a kernel with a leading axis of 1 looks like an input.
+
+    Args:
+        ops: Counted with that guess.
+        names: Of the arguments.
+        owners: Numbers of the arguments that the inputs of `ops` come from.
+    """
+    numbers = tuple(dict.fromkeys(owners))
     for op in ops.ops:
-        later = [-1 - i for i in op.operands if i < -1]
-        if op.kind == "matmul" and later:
-            raise ValueError(
-                f"The product at {op.name!r} multiplies by the argument "
-                f"`{owners[later[0]]}` as it stands, whose leading axis is 1: say whether "
-                f"it is an input or a parameter, by `inputs={tuple(numbers)}` or with "
-                "fewer of these numbers."
-            )
+        raw = [owners[-1 - i] for i in op.operands if i < 0]
+        if op.kind != "matmul" or not any(-1 - i for i in op.operands if i < 0):
+            continue
+        ways = [
+            f"`inputs={tuple(n for n in numbers if n != number)}` if `{names[number]}` "
+            "holds parameters"
+            for number in dict.fromkeys((*raw, *numbers))
+        ]
+        raise ValueError(
+            f"The product at {op.name!r} multiplies the argument `{names[raw[-1]]}` as it "
+            f"stands, and a leading axis of 1 does not tell inputs from parameters. Say "
+            f"{', '.join(ways)}; `inputs={numbers}` if all of them are inputs."
+        )
 
 
 def _warn_of_constants(walk: Walk) -> None:

@@ -199,6 +199,9 @@ def test_what_is_no_chip_is_refused(ops):
         Chip(Lanes(1.0), Unhashable())
     with pytest.raises(ValueError, match="must be a finite number, got <object"):
         Chip(object(), _lanes)
+    plain = dataclasses.make_dataclass("Plain", [("rate_hz", float)])
+    with pytest.raises(ValueError, match="make its class a pytree"):
+        Chip(plain(1e9), _lanes)
     chip = Chip(Lanes(1.0), _lanes)
     with pytest.raises(TypeError, match="`workload` must be a Workload, got str"):
         chip.estimate(chip.spec, "vgg11", batch_size=1)

@@ -101,6 +101,8 @@ def _import(tmp_path, text):
         ("[convolutional]\nsize=9\nactivation=relu", "at least one element"),
         ("[convolutional]\nactivation=__import__('os')", "has the activation"),
         ("[convolutional]\nfilters=6\ngroups=4", "4 groups"),
+        ("[convolutional]\nfilters=1_0", "`filters`.*must be a whole number"),
+        ("[convolutional]\nfilters=\N{ARABIC-INDIC DIGIT THREE}", "`filters`.*must be"),
         ("[route]\nlayers=-1", "refers to section -1; there are 0 before it"),
         ("[maxpool]\nsize=2\nstride=2\n[shortcut]\nfrom=3", "line 8.*section 3"),
         ("[upsample]\nstride=4000000", r"line 5: \[upsample\].*at most 2\^40"),

@@ -394,3 +394,18 @@ def test_symbolic_axes_and_fixed_first_axes():
     assert (ops.graph.inputs, ops.total_macs) == (((12, 1, 6),), 12 * 18)
     with pytest.raises(ValueError, match=r"Axis 1.*'batch'.*first axis \('length'\)"):
         importer.from_model(model)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attributes", "match"),
+    [
+        ((8, 3, 3, 3), {"group": 0}, r"`group` \(=0\) must divide 3 channels and 8"),
+        ((8, 3, 3, 3), {"group": -1}, r"`group` \(=-1\) must divide"),
+        ((8, 1, 3, 3), {"group": 3}, r"`group` \(=3\) must divide 3 channels and 8"),
+        ((8, 3, 3, 3), {"kernel_shape": (1, 1)}, r"`kernel_shape` \(=\[1, 1\]\)"),
+    ],
+)
+def test_a_convolution_that_contradicts_itself_is_refused(kernel, attributes, match):
+    conv = node("Conv", "x k", "y", "stem", **attributes)
+    with pytest.raises(ValueError, match=f"(?s)stem.*({match}|nference)"):
+        importer.from_model(build([conv], [weight("k", *kernel)]))

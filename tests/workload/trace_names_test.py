@@ -137,6 +137,9 @@ def test_inputs_can_be_named():
         workload.trace(net, shape(2, 3), shape(1, 3), inputs=(0,))
     with pytest.raises(ValueError, match=r"`inputs` \(=\(2,\)\).*0 to 1"):
         workload.trace(net, shape(1, 3), shape(1, 3), inputs=(2,))
+    for inputs in (1, (True,), ("x",), (0, 0), (1.0,)):
+        with pytest.raises(ValueError, match="`inputs` .* each once, from 0 to 1"):
+            workload.trace(net, shape(1, 3), shape(1, 3), inputs=inputs)
     with pytest.raises(ValueError, match="no argument with a leading batch"):
         workload.trace(lambda p: p["w"] @ p["w"], {"w": shape(3, 3)})
 

@@ -107,13 +107,16 @@ def find_inputs(
     found = [i for i, arg in enumerate(args) if _is_batched(arg)]
     if found:
         return tuple(found)
-    for name, arg in zip(names, args, strict=True):
-        leaves = jax.tree.leaves(arg)
-        if leaves and not isinstance(arg, Mapping) and jnp.ndim(leaves[0]):
-            raise _batch_error(name, leaves[0])
+    shapes = [
+        f"`{name}` has {_batch(jax.tree.leaves(arg)[0])}"
+        for name, arg in zip(names, args, strict=True)
+        if jax.tree.leaves(arg) and not isinstance(arg, Mapping)
+    ]
     raise ValueError(
-        f"`fn` (={fn!r}) has no argument with a leading batch axis of 1; pass batches "
-        "of 1, or say which arguments are inputs with `inputs=`."
+        f"`fn` (={fn!r}) has no argument with a leading batch axis of 1"
+        + (f", but {', '.join(shapes)}" if shapes else "")
+        + "; inputs are counted for one example: pass batches of 1, or say which "
+        "arguments are inputs with `inputs=`."
     )
 
 
@@ -176,9 +179,12 @@ def _is_single(leaf: Any) -> bool:
 
 
 def _batch_error(name: str, leaf: Any) -> ValueError:
-    shape = jnp.shape(leaf)
-    has = f"a batch of {shape[0]}" if shape else "no batch axis"
     return ValueError(
-        f"The argument `{name}` has {has} (shape {shape}); inputs are counted for one "
-        "example: pass batches of 1, or say which arguments are inputs with `inputs=`."
+        f"The argument `{name}` has {_batch(leaf)}; inputs are counted for one example: "
+        "pass batches of 1, or say which arguments are inputs with `inputs=`."
     )
+
+
+def _batch(leaf: Any) -> str:
+    shape = jnp.shape(leaf)
+    return f"{f'a batch of {shape[0]}' if shape else 'no batch axis'} (shape {shape})"

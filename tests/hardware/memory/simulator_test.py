@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax.numpy as jnp
 import numba
 import numpy as np
 import pytest
@@ -473,3 +474,16 @@ def test_compiled_without_a_folder_for_its_cache(monkeypatch):
     njit = numba.njit
     monkeypatch.setattr(numba, "njit", no_folder)
     assert compiled(lambda x: x + 1)(2) == 3
+
+
+@pytest.mark.parametrize("kind", [int, np.int32, jnp.int32, float])
+def test_a_batch_of_any_integer_type_is_counted_exactly(kind):
+    # 2^20 MACs an example: 4096 of them overflow 32 bits.
+    ops, sizes = [dense("a", -1, 1024, 1024)], {"a": 2**20}
+    program = training_iteration(build(ops, inputs=[(1024,)], parameters=sizes))
+    spec = memory.SYSTEMS["A100"]
+    run = simulate(spec, program, batch_size=kind(4096))
+    assert run.total_s == simulate(spec, program, batch_size=4096).total_s
+    assert run.compute_s.min() == 4096 * 2**20 / float(spec.throughput_ops_per_s)
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number"):
+        simulate(spec, program, batch_size=2.5)

@@ -257,6 +257,37 @@ def test_digests_see_what_training_sees():
         assert brought.digests(**(given | change), batch_size=64) != base
 
 
+class Turned(Net):
+    """As it is trained, but evaluated otherwise."""
+
+    @nn.compact
+    def __call__(self, x, bn_mask, *, train):
+        logits = super().__call__(x, bn_mask, train=train)
+        return logits if train else -logits
+
+
+def test_digests_see_what_evaluation_sees_and_the_runs_own_batch():
+    Turned.__name__ = Turned.__qualname__ = "Net"
+    network = models.Network(Turned(), image_shape=(8, 8, 1), num_classes=3)
+    given = _given()
+    base = brought.digests(network=given["network"], batch_size=64)
+    assert brought.digests(network=network, batch_size=64) != base
+
+    def estimate(spec, ops, *, batch_size, relax):
+        cost = _lanes(spec, ops, batch_size=batch_size, relax=relax)
+        factor = 5.0 if batch_size < 64 else 1.0
+        return dataclasses.replace(cost, energy_j=cost.energy_j * factor)
+
+    chip = Chip(Lanes(1e9, 1e7), estimate)
+    found = {brought.digests(chip=chip, batch_size=size) for size in (32, 64)}
+    assert len(found) == 2
+
+
+def test_a_preset_is_no_name():
+    with pytest.raises(TypeError, match="`config` must be a `PlacementConfig`.*smoke"):
+        placement.run("smoke", workdir="nowhere")  # pyright: ignore[reportArgumentType]
+
+
 @struct.dataclass
 class Odd:
     """Array and integer leaves."""
