@@ -1,5 +1,7 @@
 """A caller's own network, data and chip: digests that tell a workdir whose it is."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -35,14 +37,10 @@ def digests(
         on_host = getattr(
             chip.estimate, "on_host", False
         )  # its exact model has no steps
-        steps = [
-            jax.make_jaxpr(
-                lambda spec, ops, relax=relax: chip.estimate(
-                    spec, ops, batch_size=batch_size, relax=relax
-                )
-            )(chip.spec, ops)
-            for relax in (smooth(0.1), *([] if on_host else [EXACT]))
-        ]
+        steps = []
+        for relax in (smooth(0.1), *([] if on_host else [EXACT])):
+            costs = functools.partial(chip.estimate, batch_size=batch_size, relax=relax)
+            steps.append(jax.make_jaxpr(costs)(chip.spec, ops))
         leaves, structure = jax.tree.flatten(chip.spec)
         numbers = [np.asarray(leaf).tolist() for leaf in leaves]
         what = (structure, numbers, *map(steps_of, steps))

@@ -256,8 +256,8 @@ def test_mutated_archives_are_refused_or_hold_the_same(tmp_path, part):
     with gzip.open(path) as file:
         inflated = file.read()
     size = 512 + 13 * 512  # a header, and 6146 bytes of content
+    members = [inflated[i : i + size] for i in range(0, 6 * size, size)]
     if part == "headers":
-        members = [inflated[i : i + size] for i in range(0, 6 * size, size)]
         path.write_bytes(b"".join(member[:512] for member in members))
 
     def read(path):
