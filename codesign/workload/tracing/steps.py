@@ -184,6 +184,10 @@ def _point(walk, eqn, values, place) -> Value:
         source = data[0].source
         if source < 0 or walk.nodes[source].kind not in _COMPUTING:
             return Value(shape=shape, source=source, view="broadcast")  # an address
+    if walk.is_cut(
+        eqn.primitive.name, eqn.outvars[0]
+    ):  # what it compares with is fixed
+        values = [dataclasses.replace(v, trained=frozenset()) for v in values]
     cube = eqn.primitive.name == "integer_pow" and Params(eqn)["y"] == 3
     return walk.emit(POINT, eqn, place, values, cube=cube)
 

@@ -89,8 +89,6 @@ class Walk:
         shape = fields.pop("shape", None)
         shape = tuple(eqn.outvars[0].aval.shape) if shape is None else shape
         name = eqn.primitive.name
-        if not self._num_rules and stops(name, eqn.outvars[0].aval):
-            operands = [dataclasses.replace(v, trained=frozenset()) for v in operands]
         node = Node(
             kind=kind,
             primitive=name,
@@ -148,9 +146,11 @@ class Walk:
         A function with a rule of its own for its derivative may round and cast inside
         and yet pass a gradient on (a straight-through estimator): nothing is cut there.
         """
-        if self._num_rules or not stops(primitive, var.aval):
-            return value
-        return detached(value)
+        return detached(value) if self.is_cut(primitive, var) else value
+
+    def is_cut(self, primitive: str, var: Any) -> bool:
+        """Whether no gradient flows back from a variable that a primitive made."""
+        return not self._num_rules and stops(primitive, var.aval)
 
     def _line(self, eqn: Any) -> tuple[str, Hashable]:
         if id(eqn) not in self._lines:
