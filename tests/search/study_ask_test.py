@@ -13,18 +13,10 @@ from codesign.records.lines import Chain
 from codesign.search import proposals, thompson, worker
 from codesign.search.study import SearchSpaceExhausted, Study
 from codesign.search.trials import TrialTable
+from tests.search.studies import f as _f
+from tests.search.studies import study as _study
 
 _FORMAT_1 = pathlib.Path(__file__).parent / "data" / "format_1.jsonl"
-
-
-def _f(x):
-    x = np.asarray(x, float)
-    return float(0.1 + 0.5 * x[1] + 0.3 * x[4] - 0.2 * x[0] * x[2] + 0.02 * x[5])
-
-
-def _study(journal=None, **kwargs):
-    settings = {"num_variables": 6, "seed": 3, "num_initial": 4, **kwargs}
-    return Study(journal=journal, **settings)
 
 
 def _text(rows):

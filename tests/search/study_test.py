@@ -11,17 +11,8 @@ import pytest
 
 from codesign.search import worker
 from codesign.search.study import SearchSpaceExhausted, Study
-
-
-def _f(x):
-    """An accuracy-like function of six or more sites: two carry it, two clash."""
-    x = np.asarray(x, float)
-    return float(0.1 + 0.5 * x[1] + 0.3 * x[4] - 0.2 * x[0] * x[2] + 0.02 * x[5])
-
-
-def _study(journal=None, **kwargs):
-    settings = {"num_variables": 6, "seed": 3, "num_initial": 4, **kwargs}
-    return Study(journal=journal, **settings)
+from tests.search.studies import f as _f
+from tests.search.studies import study as _study
 
 
 def _run(study, num_trials):

@@ -16,10 +16,7 @@ keras = pytest.importorskip("keras")
 layers = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def _as_keras_needs_it():
-    with jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("any_ranks")
 
 
 def _num_parameters(counted):

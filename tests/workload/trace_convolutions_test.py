@@ -19,11 +19,7 @@ def shape(*dims):
     return jax.ShapeDtypeStruct(dims, jnp.float32)
 
 
-@pytest.fixture(autouse=True)
-def _ranks():
-    """Networks of others add vectors to maps."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("any_ranks")
 
 
 def _counts(conv, kernel, x):
