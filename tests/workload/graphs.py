@@ -1,8 +1,15 @@
 """Small graphs that tests of the training iteration and of the memory share."""
 
+import jax
+import jax.numpy as jnp
 from hypothesis import strategies as st
 
 from codesign.workload.graph import Op, Workload, build
+
+
+def shape(*dims, dtype=jnp.float32):
+    """An argument that is traced and not computed."""
+    return jax.ShapeDtypeStruct(dims, dtype)
 
 
 def dense(name, operand, fan_in, fan_out, parameter=None):

@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 
 from codesign import models, workload
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
-
+from tests.workload.graphs import shape
 
 pytestmark = pytest.mark.usefixtures("any_ranks")
 

@@ -11,12 +11,9 @@ from jax import lax
 
 from codesign import workload
 from tests.workload.comparison import compare
+from tests.workload.graphs import shape
 
 _LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
 
 
 pytestmark = pytest.mark.usefixtures("any_ranks")

@@ -8,10 +8,7 @@ from jax import lax
 from codesign import workload
 from codesign.workload.iteration import training_iteration
 from tests.workload.comparison import compare
-
-
-def shape(*dims, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct(dims, dtype)
+from tests.workload.graphs import shape
 
 
 def detached(fn, *args):

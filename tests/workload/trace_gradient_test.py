@@ -7,10 +7,7 @@ import pytest
 from jax import lax
 
 from codesign import models, workload
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
+from tests.workload.graphs import shape
 
 
 def test_two_layers_by_hand():

@@ -1,16 +1,12 @@
 """Each rule by which a step joins a layer, by its own example."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
 
 from codesign import workload
 from codesign.workload.tracing import grouping, joins
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
+from tests.workload.graphs import shape
 
 
 def _norm(x, p):

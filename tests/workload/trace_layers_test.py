@@ -10,10 +10,7 @@ from jax import lax
 
 from codesign import workload
 from codesign.workload.iteration import operations
-
-
-def shape(*dims, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct(dims, dtype)
+from tests.workload.graphs import shape
 
 
 def layers(ops, *, last=None):

@@ -9,10 +9,7 @@ import pytest
 from jax import lax
 
 from codesign import workload
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
+from tests.workload.graphs import shape
 
 
 def recurrent(x, w, u):

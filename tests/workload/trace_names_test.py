@@ -9,10 +9,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from codesign import workload
-
-
-def shape(*dims, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct(dims, dtype)
+from tests.workload.graphs import shape
 
 
 class Encoder(nnx.Module):

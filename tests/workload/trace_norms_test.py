@@ -8,10 +8,7 @@ from flax import nnx
 
 from codesign import workload
 from codesign.workload.iteration import training_iteration
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
+from tests.workload.graphs import shape
 
 
 class Net(nn.Module):

@@ -11,12 +11,9 @@ import pytest
 from jax import lax
 
 from codesign import models, workload
+from tests.workload.graphs import shape
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-def shape(*dims):
-    return jax.ShapeDtypeStruct(dims, jnp.float32)
 
 
 def only(fn, *args, **settings):
