@@ -5,8 +5,10 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
+from jax.scipy import special
 
 import codesign
 from codesign import workload
@@ -242,3 +244,48 @@ def test_nobody_else_reads_what_changes_between_versions():
             "debug_info",
         ):
             assert name not in text or path.name == "equations.py", (path, name)
+
+
+def pointwise_functions():
+    """The functions of one to three arrays that JAX names: `(name, function, arity)`."""
+    x = jax.ShapeDtypeStruct((1, 4), jnp.float32)
+    modules = (jnp, dir(np)), (jax.nn, dir(jax.nn)), (special, dir(special))
+    for module, names in modules:
+        for name in names:
+            if module is jnp and not isinstance(getattr(np, name), np.ufunc):
+                continue
+            fn = getattr(module, name, None)
+            for arity in (1, 2, 3):
+                try:
+                    jax.eval_shape(fn, *arity * [x])
+                except Exception:  # not of so many arrays, or no function
+                    continue
+                yield f"{module.__name__}.{name}", fn, arity
+
+
+@pytest.mark.filterwarnings("ignore:`fn` closes over")  # tables of the functions' own
+def test_the_primitives_of_every_function_are_known():
+    # A new version splits a function into new primitives; each must have its cost.
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 4), (4, 4)))
+    unknown, known = [], 0
+    for name, fn, arity in pointwise_functions():
+
+        def value(w, x, fn=fn, arity=arity):
+            return jnp.real(fn(*(x @ w * (i + 1) for i in range(arity))))
+
+        def slope(w, x, value=value):
+            return jax.grad(lambda x: jnp.sum(value(w, x)))(x) @ w
+
+        for traced in (value, slope):
+            try:
+                jax.eval_shape(traced, w, x)
+            except Exception:  # no slope by all of its arguments
+                continue
+            try:
+                workload.trace(traced, w, x)
+                known += 1
+            except ValueError as error:
+                if "is not known" in str(error):
+                    unknown.append((name, str(error)))
+    assert not unknown
+    assert known > 150

@@ -9,9 +9,10 @@ def _names(text: str) -> frozenset[str]:
 POINTWISE = _names(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
     cbrt ceil clamp clz complex conj convert cos cosh digamma div eq erf erf_inv erfc
-    exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log
-    log1p logistic lt max min mul ne neg nextafter not or polygamma population_count
-    pow real regularized_incomplete_beta rem round rsqrt select_n shift_left
+    exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite
+    le lgamma log log1p log2 logistic lt max min mul mulhi ne neg nextafter not
+    one_minus_square or polygamma polynomial population_count pow real
+    regularized_incomplete_beta rem round rsqrt select_n shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh
     xor zeta"""
 )
@@ -58,6 +59,6 @@ LAYERS = {
 }
 # Point-wise steps that make a chain an activation rather than scaling and shifting.
 NONLINEAR = _names(
-    """abs atan2 clamp cos erf erf_inv erfc exp exp2 expm1 log log1p logistic max min
+    """abs atan2 clamp cos erf erf_inv erfc exp exp2 expm1 log log1p log2 logistic max min
     select_n sign sin tan tanh"""
 )
