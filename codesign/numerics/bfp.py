@@ -1,0 +1,327 @@
+"""Block floating point: signed mantissas of a few bits that share one exponent.
+
+A number of a block is (-1)^s M 2^(E - (m - 1)): M of m bits without a hidden one, E the
+exponent of the block's largest magnitude. Nine of them with m = 5 and an exponent of 4
+bits are the 58-bit word of CAMEL (Zhang et al., HPCA 2024, V-C).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from numpy.typing import ArrayLike, NDArray
+
+from codesign.numerics import blocks, rounding
+from codesign.records.named import nearest
+from codesign.types import Array, Scalar, is_whole
+
+MAX_MANTISSA_BITS = 23  # a whole number of more has no fraction in float32 to round by
+MAX_EXPONENT_BITS = 16
+_ALL_EXPONENTS = (
+    blocks.SMALLEST_EXPONENT,
+    blocks.LARGEST_EXPONENT + 1,
+)  # 128: of infinity
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A block-floating-point format; the defaults are CAMEL's 58-bit word.
+
+    Attributes:
+        block_size: Numbers that share an exponent.
+        mantissa_bits: m, of a magnitude; the sign has a bit of its own.
+        exponent_bits: Width of the exponent's field, whose values are 0 and up.
+        bias: E = field - bias. The paper does not say it: 7 is assumed, range 3 to 15,
+            and gradients want more. None for an exponent without bounds.
+        rounding: `truncate` (the paper's), `nearest_even`, `nearest_away` or
+            `stochastic`.
+        carry: What a magnitude that rounds to 2^m becomes: with `saturate` it is 2^m - 1;
+            with `renorm` the block's exponent grows by one.
+        nonfinite: With `saturate` infinity is the largest code and NaN is 0; with
+            `nan_block` either makes its whole block NaN.
+
+    Raises:
+        ValueError: For a width or size below 1, a name that is none, or a format without
+            1.0 among its numbers.
+    """
+
+    block_size: int = 9
+    mantissa_bits: int = 5
+    exponent_bits: int = 4
+    bias: int | None = 7
+    rounding: str = "truncate"
+    carry: str = "saturate"
+    nonfinite: str = "saturate"
+
+    def __post_init__(self):
+        for name, most in (
+            ("block_size", 2**20),
+            ("mantissa_bits", MAX_MANTISSA_BITS),
+            ("exponent_bits", MAX_EXPONENT_BITS),
+        ):
+            value = getattr(self, name)
+            if not is_whole(value) or not 1 <= value <= most:
+                raise ValueError(
+                    f"`{name}` (={value!r}) must be a whole number from 1 to {most}."
+                )
+        rounding.check_mode(self.rounding, needs_key=False)
+        for name, known in (
+            ("carry", ("saturate", "renorm")),
+            ("nonfinite", ("saturate", "nan_block")),
+        ):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"`{name}` (={value!r}): {nearest(value, known)}")
+        if self.bias is None:
+            return
+        if not is_whole(self.bias):
+            raise ValueError(
+                f"`bias` (={self.bias!r}) must be a whole number, or None for an exponent "
+                "without bounds."
+            )
+        low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
+        if low > self.mantissa_bits - 1 or high < 0:
+            raise ValueError(
+                f"`bias` (={self.bias}) gives exponents {low} to {high}, with which no "
+                f"mantissa of {self.mantissa_bits} bits is 1.0; take a bias from "
+                f"{1 - self.mantissa_bits} to {2**self.exponent_bits - 1}."
+            )
+
+    @property
+    def exponent_limits(self) -> tuple[int, int]:
+        """Smallest and largest E, within what float32 can tell apart."""
+        if self.bias is None:
+            return _ALL_EXPONENTS
+        low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
+        return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a whole block."""
+        return self.exponent_bits + self.block_size * (self.mantissa_bits + 1)
+
+    @property
+    def bits_per_number(self) -> float:
+        """Of storage, the exponent shared out; 6.4 by default."""
+        return self.word_bits / self.block_size
+
+
+class Codes(NamedTuple):
+    """What a block-floating-point array stores."""
+
+    mantissas: Array  # [...] float32, signed whole numbers up to 2^m - 1
+    exponents: Array  # [...] int32 E of each block, its axes shortened
+    is_saturated: Array  # [...] bool, where the format's range cut a number
+
+
+def quantize(
+    x: Array,
+    fmt: Format,
+    axis: int = -1,
+    key: Array | None = None,
+    *,
+    tile: Sequence[int] | None = None,
+    mantissa_bits: Scalar | None = None,
+) -> Array:
+    """Nearest numbers of `fmt` in its sense of rounding, [...] of the type of `x`.
+
+        E = clip(floor(log2 max |x|), Emin, Emax),  M = min(round(|x| 2^(m-1-E)), 2^m - 1)
+
+    A short last block counts as padded with zeros. What is beyond float32 in a format of
+    a wider range is the largest float32; subnormal results may flush to zero. The
+    derivative is straight-through: 1, also where a number saturates.
+
+    Args:
+        x: [...] of a floating-point type; float32 is what is quantised.
+        fmt: The format.
+        axis: That blocks lie along.
+        key: For stochastic rounding.
+        tile: (rows, columns) of a block over the last two axes, in place of `axis`. A
+            square tile of a transposed array is the transposed tile.
+        mantissa_bits: [] a real width in place of the format's, traced or not: between
+            two whole widths the results are interpolated, so that it has a derivative,
+            q(k + 1) - q(k) at k and above.
+
+    Raises:
+        TypeError: If `x` is of whole numbers.
+        ValueError: If stochastic rounding has no key, there is no such axis, a tile does
+            not hold `block_size` numbers, or `mantissa_bits` is not within 1 to 23.
+    """
+    given = blocks.real(x)
+    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile)
+    rounding.check_mode(fmt.rounding, key)
+    values = lax.stop_gradient(given)
+    if mantissa_bits is None:
+        q = _values(values, fmt, lies, key, fmt.mantissa_bits)
+    else:
+        bits = _checked_width(mantissa_bits)
+        whole = lax.stop_gradient(jnp.clip(jnp.floor(bits), 1, MAX_MANTISSA_BITS - 1))
+        low, high = (
+            _values(values, fmt, lies, key, whole.astype(jnp.int32) + i) for i in (0, 1)
+        )
+        q = low + (bits - whole) * (high - low)
+    return blocks.as_given(rounding.straight_through(given, q), x)
+
+
+def encode(
+    x: Array,
+    fmt: Format,
+    axis: int = -1,
+    key: Array | None = None,
+    *,
+    tile: Sequence[int] | None = None,
+) -> Codes:
+    """Mantissas and exponents of `quantize`; takes and raises what it does.
+
+    A block that `nan_block` makes NaN is encoded as with `saturate`.
+    """
+    given = lax.stop_gradient(blocks.real(x))
+    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile)
+    rounding.check_mode(fmt.rounding, key)
+    return _codes(given, fmt, lies, key, fmt.mantissa_bits)
+
+
+def _checked_width(bits: Any) -> Array:
+    if not isinstance(bits, Tracer) and not (
+        np.shape(bits) == () and 1 <= float(bits) <= MAX_MANTISSA_BITS
+    ):
+        raise ValueError(
+            f"`mantissa_bits` (={bits!r}) must be one number from 1 to "
+            f"{MAX_MANTISSA_BITS}."
+        )
+    return jnp.asarray(bits, jnp.float32)
+
+
+def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
+    low, high = fmt.exponent_limits
+    exponent = jnp.clip(blocks.exponents(blocks.largest(x, lies)), low, high)
+    x = jnp.where(jnp.isnan(x), 0.0, x)
+
+    def rounded(exponent):
+        limits = (-high, bits - 1 - low) if is_whole(bits) else (-high, 22 - low)
+        factors = blocks.scale_of(bits - 1 - exponent, limits)
+        spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
+        return rounding.round_to_whole(blocks.scaled(x, spread), fmt.rounding, key)
+
+    most = 2.0**bits - 1 if is_whole(bits) else jnp.exp2(jnp.float32(bits)) - 1
+    mantissas = rounded(exponent)
+    if fmt.carry == "renorm":
+        is_over = blocks.largest(mantissas, lies) > most
+        exponent = jnp.clip(exponent + is_over, low, high)
+        mantissas = rounded(exponent)
+    cut = jnp.clip(mantissas, -most, most)
+    return Codes(cut, exponent, mantissas != cut)
+
+
+def _values(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Array:
+    mantissas, exponent, _ = _codes(x, fmt, lies, key, bits)
+    low, high = fmt.exponent_limits
+    limits = (low - (bits if is_whole(bits) else MAX_MANTISSA_BITS) + 1, high)
+    factors = blocks.scale_of(exponent - (bits - 1), limits)
+    spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
+    q = blocks.scaled(mantissas, spread)
+    if high > blocks.LARGEST_EXPONENT:
+        q = jnp.clip(q, -_LARGEST, _LARGEST)
+    if fmt.nonfinite == "nan_block":
+        bad = blocks.largest(jnp.where(jnp.isfinite(x), 0.0, 1.0), lies)
+        q = jnp.where(blocks.spread(bad, lies, x.shape) > 0, jnp.nan, q)
+    return q
+
+
+def pack(
+    x: ArrayLike,
+    fmt: Format,
+    axis: int = -1,
+    key: Array | None = None,
+    *,
+    tile: Sequence[int] | None = None,
+) -> NDArray[np.uint64]:
+    """Words of the blocks of `quantize(x, ...)`, on the host.
+
+    The exponent's field is on top, then the numbers, first to last (row by row of a
+    tile), a sign before its magnitude; the lowest `word_bits` are used. Zero has sign 0,
+    and a block of zeros is all zero bits.
+
+    Returns:
+        [...] one word a block: the axes that blocks lie along are shortened.
+
+    Raises:
+        TypeError, ValueError: As `quantize`; if a word is wider than 64 bits, or the
+            exponent has no bounds.
+    """
+    _check_word(fmt)
+    codes = jax.device_get(encode(jnp.asarray(x), fmt, axis, key, tile=tile))
+    lies = blocks.layout(codes.mantissas.ndim, fmt.block_size, axis, tile)
+    numbers = blocks.gathered(
+        codes.mantissas.astype(np.int64), lies
+    )  # [..., block_size]
+    field = np.where(numbers.any(-1), codes.exponents + fmt.bias, 0).astype(np.uint64)
+    words = field
+    for i in range(fmt.block_size):
+        number = numbers[..., i]
+        sign = (number < 0).astype(np.uint64) << np.uint64(fmt.mantissa_bits)
+        code = sign | np.abs(number).astype(np.uint64)
+        words = (words << np.uint64(fmt.mantissa_bits + 1)) | code
+    return words
+
+
+def unpack(
+    words: ArrayLike,
+    fmt: Format,
+    axis: int = -1,
+    *,
+    tile: Sequence[int] | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> NDArray[np.float32]:
+    """Numbers that `pack` has written, on the host.
+
+    Args:
+        words: [...] of `pack`; bits above `word_bits` must be zero.
+        fmt, axis, tile: As packed.
+        shape: Of the packed array, without its padding; None leaves that in.
+
+    Raises:
+        ValueError: As `pack`; if a word has more bits than the format, or `shape` is not
+            that of so many words.
+    """
+    _check_word(fmt)
+    found = np.asarray(words, np.uint64)
+    if fmt.word_bits < 64 and found.size and int(found.max()) >> fmt.word_bits:
+        raise ValueError(
+            f"`words` holds {int(found.max()):#x}, which has more than the format's "
+            f"{fmt.word_bits} bits; they were packed with another format."
+        )
+    width = fmt.mantissa_bits + 1
+    numbers = []
+    for i in reversed(range(fmt.block_size)):
+        code = (found >> np.uint64(i * width)) & np.uint64(2**width - 1)
+        magnitude = (code & np.uint64(2**fmt.mantissa_bits - 1)).astype(float)
+        numbers.append(
+            np.where(code >> np.uint64(fmt.mantissa_bits), -magnitude, magnitude)
+        )
+    assert fmt.bias is not None
+    field = (found >> np.uint64(fmt.block_size * width)).astype(int)
+    exponent = field - fmt.bias - (fmt.mantissa_bits - 1)
+    with np.errstate(over="ignore"):
+        values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
+    values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+    lies = blocks.layout(found.ndim, fmt.block_size, axis, tile)
+    return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
+
+
+def _check_word(fmt: Format) -> None:
+    if fmt.bias is None:
+        raise ValueError(
+            "`fmt.bias` is None: an exponent without bounds has no field of bits; give it "
+            "a bias, such as 7."
+        )
+    if fmt.word_bits > 64:
+        raise ValueError(
+            f"`fmt` has words of {fmt.word_bits} bits: {fmt.exponent_bits} + "
+            f"{fmt.block_size} x {fmt.mantissa_bits + 1}; at most 64 can be packed."
+        )

@@ -1,0 +1,183 @@
+"""Blocks of an array that share a scale: along one axis, or as tiles over two."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from codesign.types import Array, is_whole
+
+# Of each axis that blocks lie along, its number from the end and their length.
+Layout = tuple[tuple[int, int], ...]
+
+_MOST_ROWS = 16
+_ZERO = np.float32(0)
+LARGEST_EXPONENT, SMALLEST_EXPONENT = 127, -126  # of normal float32
+
+
+def layout(
+    rank: int, block_size: int, axis: int = -1, tile: Sequence[int] | None = None
+) -> Layout:
+    """How blocks lie in an array.
+
+    Args:
+        rank: Number of its axes.
+        block_size: Numbers of a block.
+        axis: That blocks lie along, where there is no `tile`.
+        tile: (rows, columns) of a block over the last two axes.
+
+    Raises:
+        ValueError: If there is no such axis; there are fewer than two for a tile; or a
+            tile does not hold `block_size` numbers.
+    """
+    if tile is None:
+        if not is_whole(axis) or not -rank <= axis < rank:
+            raise ValueError(
+                f"`axis` (={axis!r}) must be a whole number from {-rank} to {rank - 1}: "
+                f"`x` has {rank} axes."
+            )
+        return ((axis % rank - rank, block_size),)
+    sizes = tuple(tile) if isinstance(tile, Sequence) else ()
+    if len(sizes) != 2 or not all(is_whole(n) and n > 0 for n in sizes):
+        raise ValueError(f"`tile` (={tile!r}) must be (rows, columns), such as (3, 3).")
+    if math.prod(sizes) != block_size:
+        raise ValueError(
+            f"`tile` (={sizes}) holds {math.prod(sizes)} numbers, but `block_size` is "
+            f"{block_size}; they must be equal."
+        )
+    if rank < 2:
+        raise ValueError(
+            f"`tile` (={sizes}) needs two axes, and `x` has {rank}; leave `tile` out for "
+            "blocks along `axis`."
+        )
+    return ((-2, sizes[0]), (-1, sizes[1]))
+
+
+def largest(x: Array, lies: Layout) -> Array:
+    """Largest magnitude of each block, NaN aside; a short last one is padded with zeros.
+
+    Each axis that blocks lie along is shortened from n to ceil(n / its block). On XLA:CPU
+    a reduction window with its own reducer takes half to a fifth of the time of a maximum
+    of |x| without NaN, which would be written to memory first. Long strides miss the
+    cache: a window of 32 rows is one of 8, then one of 4.
+    """
+    for axis, size in reversed(lies):
+        short = size
+        if axis != -1:
+            short = max(n for n in range(1, _MOST_ROWS + 1) if size % n == 0)
+        for length in (short, size // short):
+            window, pads = [1] * x.ndim, [(0, 0)] * x.ndim
+            window[axis], pads[axis] = length, (0, -x.shape[axis] % length)
+            if length > 1:
+                x = lax.reduce_window(x, _ZERO, _larger, window, window, pads)
+    return jnp.abs(jnp.where(jnp.isnan(x), 0.0, x))
+
+
+def _larger(a: Array, b: Array) -> Array:
+    a, b = jnp.abs(a), jnp.abs(b)
+    return lax.select(lax.bitwise_or(lax.gt(b, a), lax.ne(a, a)), b, a)
+
+
+def spread(values: Array, lies: Layout, shape: tuple[int, ...]) -> Array:
+    """Gives every number of an array of `shape` the value of its block."""
+    for axis, size in lies:
+        axis %= values.ndim
+        ahead, behind = values.shape[: axis + 1], values.shape[axis + 1 :]
+        values = jnp.broadcast_to(
+            jnp.expand_dims(values, axis + 1), (*ahead, size, *behind)
+        )
+        values = values.reshape(*ahead[:-1], ahead[-1] * size, *behind)
+        values = lax.slice_in_dim(values, 0, shape[axis], axis=axis)
+    return values
+
+
+def exponents(x: Array) -> Array:
+    """floor(log2 |x|), int32, from the bits of float32: exact just below powers of two.
+
+    Of 0 and of subnormals it is -127, of infinity 128.
+    """
+    bits = lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
+    return (bits >> 23) - LARGEST_EXPONENT
+
+
+def power_of_two(exponent: Array) -> Array:
+    """2^exponent, float32, of int32 from -126 to 127."""
+    return lax.bitcast_convert_type((exponent + LARGEST_EXPONENT) << 23, jnp.float32)
+
+
+def scale_of(exponent: Array, limits: tuple[int, int]) -> tuple[Array, ...]:
+    """Factors, one or two, whose product is 2^exponent.
+
+    Args:
+        exponent: int32 from -252 to 254.
+        limits: That it is known to lie in; within those of float32 one factor does.
+    """
+    if limits[0] >= SMALLEST_EXPONENT and limits[1] <= LARGEST_EXPONENT:
+        return (power_of_two(exponent),)
+    first = jnp.clip(exponent, SMALLEST_EXPONENT, LARGEST_EXPONENT)
+    return power_of_two(first), power_of_two(exponent - first)
+
+
+def scaled(x: Array, factors: Sequence[Array]) -> Array:
+    """Multiplies `x` by each factor in turn."""
+    for factor in factors:
+        x = x * factor
+    return x
+
+
+def real(x: Array, name: str = "x") -> Array:
+    """Float32 of real numbers.
+
+    Raises:
+        TypeError: If `x` holds others, or whole ones.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` is {x.dtype}; pass floating-point numbers, such as "
+            f"`jnp.float32({name})`."
+        )
+    return x.astype(jnp.float32)
+
+
+def as_given(q: Array, x: jax.Array) -> Array:
+    """Quantised float32 in the type that `x` had."""
+    return q.astype(jnp.result_type(x))
+
+
+def gathered(x: np.ndarray, lies: Layout) -> np.ndarray:
+    """Numbers of each block, padded with zeros: [...] -> [..., block_size]."""
+    rank = x.ndim
+    for axis, size in lies:
+        at = rank + axis
+        pads = [(0, 0)] * x.ndim
+        pads[at] = (0, -x.shape[at] % size)
+        x = np.pad(x, pads)
+        x = x.reshape(*x.shape[:at], -1, size, *x.shape[at + 1 :])
+        x = np.moveaxis(x, at + 1, -1)
+    return x.reshape(*x.shape[:rank], -1)
+
+
+def scattered(x: np.ndarray, lies: Layout, shape: Sequence[int] | None) -> np.ndarray:
+    """The reverse of `gathered`, cut to `shape`."""
+    rank = x.ndim - 1
+    x = x.reshape(*x.shape[:rank], *(size for _, size in lies))
+    for axis, _ in reversed(lies):
+        at = rank + axis
+        x = np.moveaxis(x, -1, at + 1)
+        x = x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
+    if shape is None:
+        return x
+    padding = dict(lies)
+    fits = len(shape) == rank and all(
+        0 <= x.shape[rank + axis] - shape[axis] < padding.get(axis, 1)
+        for axis in range(-rank, 0)
+    )
+    if not fits:
+        raise ValueError(
+            f"`shape` (={shape}) does not fill the blocks of `words`, which hold {x.shape}."
+        )
+    return x[tuple(slice(n) for n in shape)]

@@ -1,0 +1,274 @@
+"""Microscaling (MX) formats: blocks of 32 small numbers and one power-of-two scale.
+
+Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, 2023:
+Table 1 for the formats, sections 5.2 to 5.4 for scales and elements, 6.3 for conversion.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import ArrayLike, NDArray
+
+from codesign.numerics import blocks, rounding
+from codesign.records.named import Named, nearest
+from codesign.types import Array, is_whole
+
+BLOCK_SIZE = 32
+SCALE_BIAS = 127  # of E8M0: 2^(code - 127); code 255 is NaN, which is not written
+_SCALES = (-127, 127)
+_LARGEST = float(np.finfo(np.float32).max)
+_INFINITY, _FRACTION = np.uint32(0x7F800000), np.uint32(0x7FFFFF)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ElementFormat:
+    """The numbers of a block, before its scale.
+
+    Attributes:
+        exponent_bits: 0 for whole numbers of sixty-fourths.
+        mantissa_bits: Behind the point, without the hidden bit.
+        bias: Of the exponent.
+        largest_exponent: Of the largest number.
+        largest: The largest number itself.
+        special: Codes of the magnitude from which on they are infinity or NaN, or 128.
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+    largest_exponent: int
+    largest: float
+    special: int = 128
+
+    @property
+    def bits(self) -> int:
+        """Of one number, its sign among them."""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+
+FORMATS: Named[ElementFormat] = Named(
+    mxint8=ElementFormat(
+        exponent_bits=0, mantissa_bits=7, bias=0, largest_exponent=0, largest=127 / 64
+    ),
+    mxfp8_e4m3=ElementFormat(
+        exponent_bits=4,
+        mantissa_bits=3,
+        bias=7,
+        largest_exponent=8,
+        largest=448,
+        special=0x7F,
+    ),
+    mxfp8_e5m2=ElementFormat(
+        exponent_bits=5,
+        mantissa_bits=2,
+        bias=15,
+        largest_exponent=15,
+        largest=57344,
+        special=0x7C,
+    ),
+    mxfp6_e3m2=ElementFormat(
+        exponent_bits=3, mantissa_bits=2, bias=3, largest_exponent=4, largest=28
+    ),
+    mxfp6_e2m3=ElementFormat(
+        exponent_bits=2, mantissa_bits=3, bias=1, largest_exponent=2, largest=7.5
+    ),
+    mxfp4_e2m1=ElementFormat(
+        exponent_bits=2, mantissa_bits=1, bias=1, largest_exponent=2, largest=6
+    ),
+)
+
+
+def element_format(name: str) -> ElementFormat:
+    """The format of a name.
+
+    Raises:
+        ValueError: If there is none; says which names are near.
+    """
+    if not isinstance(name, str) or name not in FORMATS:
+        raise ValueError(
+            f"`name` (={name!r}) is no MX format; {nearest(name, FORMATS)}"
+        )
+    return FORMATS[name]
+
+
+def quantize(
+    x: Array,
+    name: str,
+    axis: int = -1,
+    *,
+    block_size: int = BLOCK_SIZE,
+    mode: str = "nearest_even",
+    key: Array | None = None,
+) -> Array:
+    """Numbers of an MX format beside those of `x`: [...] of the type of `x`.
+
+        S = clip(floor(log2 max |x|) - emax, -127, 127),    q = 2^S element(x 2^-S)
+
+    `element` rounds to the format's numbers and saturates at the largest. A short last
+    block counts as padded with zeros. NaN becomes 0, infinity the block's largest number,
+    or the largest float32 where that is beyond it; subnormal results may flush to zero.
+    The derivative is straight-through.
+
+    Args:
+        x: [...] of a floating-point type; float32 is what is quantised.
+        name: One of `FORMATS`, such as `mxfp8_e4m3`.
+        axis: That blocks lie along.
+        block_size: Numbers that share a scale; MX has 32.
+        mode: Of `rounding.MODES`; MX rounds to the nearest, of a tie to the even one.
+        key: For stochastic rounding.
+
+    Raises:
+        TypeError: If `x` is of whole numbers.
+        ValueError: For an unknown name or mode, no such axis, a block of less than one,
+            or stochastic rounding without a key.
+    """
+    given = blocks.real(x)
+    values = lax.stop_gradient(given)
+    elements, scale, lies = _elements(values, name, axis, block_size, mode, key)
+    # Half an element by twice the scale: no factor is below the normal numbers.
+    factors = blocks.scale_of(scale + 1, (_SCALES[0] + 1, _highest_scale(name) + 1))
+    spread = [blocks.spread(factor, lies, given.shape) for factor in factors]
+    q = jnp.clip(blocks.scaled(elements * 0.5, spread), -_LARGEST, _LARGEST)
+    return blocks.as_given(rounding.straight_through(given, q), x)
+
+
+def _highest_scale(name: str) -> int:
+    infinity = blocks.LARGEST_EXPONENT + 1
+    return min(_SCALES[1], infinity - element_format(name).largest_exponent)
+
+
+def _elements(x, name, axis, block_size, mode, key):
+    """Elements [...] as float32, int32 scale exponents, and how their blocks lie."""
+    fmt = element_format(name)
+    rounding.check_mode(mode, key)
+    if not is_whole(block_size) or block_size < 1:
+        raise ValueError(
+            f"`block_size` (={block_size!r}) must be a whole number above 0."
+        )
+    lies = blocks.layout(x.ndim, block_size, axis)
+    top = blocks.exponents(blocks.largest(x, lies)) - fmt.largest_exponent
+    scale = jnp.clip(top, *_SCALES)
+    factors = blocks.scale_of(-scale, (-_highest_scale(name), -_SCALES[0]))
+    x = jnp.where(jnp.isnan(x), 0.0, x)
+    y = blocks.scaled(x, [blocks.spread(factor, lies, x.shape) for factor in factors])
+    return _rounded(y, fmt, mode, key), scale, lies
+
+
+def _rounded(y: Array, fmt: ElementFormat, mode: str, key: Array | None) -> Array:
+    """Element of a format beside each number of `y`, float32."""
+    y = jnp.clip(y, -2 * fmt.largest, 2 * fmt.largest)  # infinity among them
+    if not fmt.exponent_bits:
+        q = rounding.round_to_whole(y * 64, mode, key) * (1 / 64)
+    else:
+        exponent = jnp.maximum(blocks.exponents(y), 1 - fmt.bias)
+        steps = blocks.power_of_two(fmt.mantissa_bits - exponent)
+        step = blocks.power_of_two(exponent - fmt.mantissa_bits)
+        q = rounding.round_to_whole(y * steps, mode, key) * step
+    return jnp.clip(q, -fmt.largest, fmt.largest)
+
+
+class Packed(NamedTuple):
+    """What an MX array stores."""
+
+    scales: NDArray[np.uint8]  # [...] of each block, its axis shortened: 2^(code - 127)
+    elements: NDArray[np.uint8]  # [...] codes in the lowest bits, the sign on top
+
+
+def pack(x: ArrayLike, name: str, axis: int = -1) -> Packed:
+    """Scales and element codes of `quantize(x, name, axis)`, on the host.
+
+    A block of zeros has the smallest scale; zero has sign 0.
+
+    Raises:
+        TypeError, ValueError: As `quantize`.
+    """
+    given = lax.stop_gradient(blocks.real(jnp.asarray(x)))
+    elements, scale, _ = jax.device_get(
+        _elements(given, name, axis, BLOCK_SIZE, "nearest_even", None)
+    )
+    return Packed((scale + SCALE_BIAS).astype(np.uint8), encode(elements, name))
+
+
+def unpack(packed: Packed, name: str, axis: int = -1) -> NDArray[np.float32]:
+    """Numbers that `pack` has written, on the host.
+
+    Raises:
+        ValueError: As `decode`; if there are not as many scales as the elements have
+            blocks.
+    """
+    scales, elements = (np.asarray(part, np.uint8) for part in packed)
+    values = decode(elements, name).astype(float)
+    blocks.layout(values.ndim, BLOCK_SIZE, axis)
+    shape = list(values.shape)
+    shape[axis] = -(-shape[axis] // BLOCK_SIZE)
+    if scales.shape != tuple(shape):
+        raise ValueError(
+            f"`packed.scales` {scales.shape} must be {tuple(shape)} for elements "
+            f"{values.shape}: one of each block of {BLOCK_SIZE} along axis {axis}."
+        )
+    exponents = np.repeat(scales.astype(int) - SCALE_BIAS, BLOCK_SIZE, axis)
+    exponents = np.take(exponents, range(values.shape[axis]), axis)
+    values = np.ldexp(values, exponents)
+    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+
+
+def decode(codes: ArrayLike, name: str) -> NDArray[np.float32]:
+    """Numbers of element codes, sign on top: [...] uint8 -> [...] float32, on the host.
+
+    Raises:
+        ValueError: If a code has more bits than the format.
+    """
+    fmt = element_format(name)
+    found = np.asarray(codes)
+    if found.size and not 0 <= found.min() <= found.max() < 2**fmt.bits:
+        raise ValueError(
+            f"`codes` must be from 0 to {2**fmt.bits - 1} for {name!r}, got "
+            f"{found.min()} to {found.max()}."
+        )
+    return _numbers(fmt)[found.astype(int)]
+
+
+def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
+    """Codes of the elements nearest to `values`, on the host: the reverse of `decode`.
+
+    Whole numbers are in two's complement and have no infinity, NaN or negative zero.
+    Infinity and NaN keep their code where the format has one; elsewhere infinity is the
+    largest number, and NaN is 0.
+    """
+    fmt = element_format(name)
+    found = np.asarray(values, np.float32)
+    if not fmt.exponent_bits:
+        number = np.clip(np.rint(np.nan_to_num(found).astype(float) * 64), -128, 127)
+        return number.astype(np.int8).view(np.uint8)
+    magnitudes = _numbers(fmt)[: 2 ** (fmt.bits - 1)]
+    rounded = jax.device_get(
+        _rounded(jnp.nan_to_num(jnp.asarray(found)), fmt, "nearest_even", None)
+    )
+    code = np.searchsorted(magnitudes[np.isfinite(magnitudes)], np.abs(rounded))
+    if fmt.special < 128:
+        payload = (found.view(np.uint32) & _FRACTION) >> (23 - fmt.mantissa_bits)
+        code = np.where(np.isnan(found), fmt.special | payload, code)
+    if np.isinf(magnitudes).any():
+        code = np.where(np.isinf(found), fmt.special, code)
+    sign = np.where(np.isnan(found) & (fmt.special == 128), False, np.signbit(found))
+    return (code + sign * 2 ** (fmt.bits - 1)).astype(np.uint8)
+
+
+def _numbers(fmt: ElementFormat) -> NDArray[np.float32]:
+    """The number of every code, [2^bits]."""
+    if not fmt.exponent_bits:
+        return np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32) / 64
+    code = np.arange(2 ** (fmt.bits - 1))
+    field, mantissa = code >> fmt.mantissa_bits, code % 2**fmt.mantissa_bits
+    hidden = (field > 0) * 2.0**fmt.mantissa_bits
+    exponent = np.maximum(field, 1) - fmt.bias - fmt.mantissa_bits
+    magnitude = np.ldexp(mantissa + hidden, exponent).astype(np.float32)
+    # Infinity, where the mantissa is 0, and NaNs that say which they are, as IEEE 754's.
+    bits = _INFINITY | (mantissa << (23 - fmt.mantissa_bits)).astype(np.uint32)
+    is_special = code >= fmt.special
+    magnitude = np.where(is_special, bits.view(np.float32), magnitude)
+    return np.array([magnitude, -magnitude], np.float32).ravel()
