@@ -261,7 +261,7 @@ def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
 def _numbers(fmt: ElementFormat) -> NDArray[np.float32]:
     """The number of every code, [2^bits]."""
     if not fmt.exponent_bits:
-        return np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32) / 64
+        return np.arange(256, dtype=np.uint8).view(np.int8) * np.float32(1 / 64)
     code = np.arange(2 ** (fmt.bits - 1))
     field, mantissa = code >> fmt.mantissa_bits, code % 2**fmt.mantissa_bits
     hidden = (field > 0) * 2.0**fmt.mantissa_bits
