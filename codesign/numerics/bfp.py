@@ -38,7 +38,9 @@ class Format:
         mantissa_bits: m, of a magnitude; the sign has a bit of its own.
         exponent_bits: Width of the exponent's field, whose values are 0 and up.
         bias: E = field - bias. The paper does not say it: 7 is assumed, range 3 to 15,
-            and gradients want more. None for an exponent without bounds.
+            and gradients want more. `tensor` takes each array's own, with which its
+            largest number has the largest exponent; None is for an exponent without
+            bounds.
         rounding: `truncate` (the paper's), `nearest_even`, `nearest_away` or
             `stochastic`.
         carry: What a magnitude that rounds to 2^m becomes: with `saturate` it is 2^m - 1;
@@ -54,7 +56,7 @@ class Format:
     block_size: int = 9
     mantissa_bits: int = 5
     exponent_bits: int = 4
-    bias: int | None = 7
+    bias: int | str | None = 7
     rounding: str = "truncate"
     carry: str = "saturate"
     nonfinite: str = "saturate"
@@ -77,14 +79,14 @@ class Format:
         ):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"`{name}` (={value!r}): {nearest(value, known)}")
-        if self.bias is None:
+        if self.bias is None or self.bias == "tensor":
             return
         if not is_whole(self.bias):
             raise ValueError(
-                f"`bias` (={self.bias!r}) must be a whole number, or None for an exponent "
-                "without bounds."
+                f"`bias` (={self.bias!r}) must be a whole number, `tensor` for each "
+                "array's own, or None for an exponent without bounds."
             )
-        low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
+        low, high = self._ends(int(self.bias))
         if low > self.mantissa_bits - 1 or high < 0:
             raise ValueError(
                 f"`bias` (={self.bias}) gives exponents {low} to {high}, with which no "
@@ -94,11 +96,14 @@ class Format:
 
     @property
     def exponent_limits(self) -> tuple[int, int]:
-        """Smallest and largest E, within what float32 can tell apart."""
-        if self.bias is None:
+        """Smallest and largest E of any array, within what float32 can tell apart."""
+        if not is_whole(self.bias):
             return _ALL_EXPONENTS
-        low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
+        low, high = self._ends(int(self.bias))
         return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
+
+    def _ends(self, bias: int) -> tuple[int, int]:
+        return -bias, 2**self.exponent_bits - 1 - bias
 
     @property
     def word_bits(self) -> int:
@@ -200,6 +205,9 @@ def _checked_width(bits: Any) -> Array:
 def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     low, high = fmt.exponent_limits
     exponent = jnp.clip(blocks.exponents(blocks.largest(x, lies)), low, high)
+    if fmt.bias == "tensor":
+        top = jnp.max(exponent, initial=low)
+        exponent = jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
     x = jnp.where(jnp.isnan(x), 0.0, x)
 
     def rounded(exponent):
@@ -260,7 +268,9 @@ def pack(
     numbers = blocks.gathered(
         codes.mantissas.astype(np.int64), lies
     )  # [..., block_size]
-    field = np.where(numbers.any(-1), codes.exponents + fmt.bias, 0).astype(np.uint64)
+    field = np.where(numbers.any(-1), codes.exponents + int(fmt.bias or 0), 0).astype(
+        np.uint64
+    )
     words = field
     for i in range(fmt.block_size):
         number = numbers[..., i]
@@ -304,9 +314,8 @@ def unpack(
         numbers.append(
             np.where(code >> np.uint64(fmt.mantissa_bits), -magnitude, magnitude)
         )
-    assert fmt.bias is not None
     field = (found >> np.uint64(fmt.block_size * width)).astype(int)
-    exponent = field - fmt.bias - (fmt.mantissa_bits - 1)
+    exponent = field - int(fmt.bias or 0) - (fmt.mantissa_bits - 1)
     with np.errstate(over="ignore"):
         values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
     values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
@@ -314,11 +323,20 @@ def unpack(
     return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
 
 
+def tensor_bias(x: ArrayLike, fmt: Format) -> int:
+    """The bias of `bias="tensor"` for an array, on the host: 2^bits - 1 - its largest E.
+
+    `pack(x, dataclasses.replace(fmt, bias=tensor_bias(x, fmt)))` keeps such an array.
+    """
+    top = jnp.max(blocks.exponents(blocks.real(jnp.asarray(x))), initial=-126)
+    return 2**fmt.exponent_bits - 1 - int(top)
+
+
 def _check_word(fmt: Format) -> None:
-    if fmt.bias is None:
+    if not is_whole(fmt.bias):
         raise ValueError(
-            "`fmt.bias` is None: an exponent without bounds has no field of bits; give it "
-            "a bias, such as 7."
+            f"`fmt.bias` (={fmt.bias!r}) is no number, so that an exponent has no field "
+            "of bits; give it one, such as 7 or that of `tensor_bias`."
         )
     if fmt.word_bits > 64:
         raise ValueError(
