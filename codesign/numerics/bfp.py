@@ -86,7 +86,7 @@ class Format:
                 f"`bias` (={self.bias!r}) must be a whole number, `tensor` for each "
                 "array's own, or None for an exponent without bounds."
             )
-        low, high = self._ends(int(self.bias))
+        low, high = self._ends()
         if low > self.mantissa_bits - 1 or high < 0:
             raise ValueError(
                 f"`bias` (={self.bias}) gives exponents {low} to {high}, with which no "
@@ -99,10 +99,11 @@ class Format:
         """Smallest and largest E of any array, within what float32 can tell apart."""
         if not is_whole(self.bias):
             return _ALL_EXPONENTS
-        low, high = self._ends(int(self.bias))
+        low, high = self._ends()
         return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
 
-    def _ends(self, bias: int) -> tuple[int, int]:
+    def _ends(self) -> tuple[int, int]:
+        bias = int(self.bias or 0)
         return -bias, 2**self.exponent_bits - 1 - bias
 
     @property
