@@ -1,14 +1,16 @@
 """Two-dimensional convolution: one function, its implementation chosen by platform."""
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from codesign.kernels.named_op import named_op
+from codesign.kernels.product import Axes, Product, multiply
 from codesign.types import Array
 
+AXES = Axes(forward=(-1, 2), input_gradient=(-1, 3), weight_gradient=(0, 0))
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -55,15 +57,15 @@ def convolution(
         )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return named_op(
-        "conv",
-        _IMPLEMENTATIONS[implementation],
-        x,
-        kernel,
-        strides=tuple(strides),
-        padding=tuple(map(tuple, padding)),
-        groups=groups,
-    )
+    static = {
+        "strides": tuple(strides),
+        "padding": tuple(map(tuple, padding)),
+        "groups": groups,
+    }
+    run = _IMPLEMENTATIONS[implementation]
+    unshared = _shifted if run is _unfold else None
+    product = Product("conv", run, AXES, tuple(static.items()), unshared=unshared)
+    return multiply(product, x, kernel)
 
 
 def _xla(x, kernel, *, strides, padding, groups):
@@ -87,33 +89,50 @@ def _unfold(x, kernel, *, strides, padding, groups):
     """
     if groups != 1:
         raise ValueError("`unfold` serves `groups=1` only; use `xla`.")
-    kernel_h, kernel_w, num_inputs, num_outputs = kernel.shape
+    patches = _patches(x, kernel, strides, padding)
+    *shape, num_outputs = *patches[0].shape[:3], kernel.shape[3]
+    rows = jnp.concatenate(patches, -1).reshape(math.prod(shape), -1)
+    y = _dot(rows, kernel.reshape(-1, num_outputs))
+    return y.reshape(*shape, num_outputs)
+
+
+def _shifted(x, kernel, *, strides, padding, groups):
+    """A matmul for each shifted input, added: nothing is copied for its weights' gradient.
+
+    Beside a forward pass that has unfolded the same input it would be the slower one.
+    """
+    del groups
+    patches = _patches(x, kernel, strides, padding)
+    *shape, num_outputs = *patches[0].shape[:3], kernel.shape[3]
+    taps = kernel.reshape(-1, kernel.shape[2], num_outputs)
+    rows = [patch.reshape(math.prod(shape), -1) for patch in patches]
+    y = sum(_dot(row, tap) for row, tap in zip(rows, taps, strict=True))
+    return jnp.reshape(y, (*shape, num_outputs))
+
+
+def _patches(x, kernel, strides, padding):
+    """The input of each tap of the kernel, in row-major order: [B, H', W', C] each."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    batch, height, width, _ = x.shape
+    batch, height, width, num_inputs = x.shape
+    kernel_h, kernel_w = kernel.shape[:2]
     out_h = (height - kernel_h) // strides[0] + 1
     out_w = (width - kernel_w) // strides[1] + 1
-    patches = [
+    ends = (out_h - 1) * strides[0] + 1, (out_w - 1) * strides[1] + 1
+    return [
         lax.slice(
             x,
             (0, i, j, 0),
-            (
-                batch,
-                i + (out_h - 1) * strides[0] + 1,
-                j + (out_w - 1) * strides[1] + 1,
-                num_inputs,
-            ),
+            (batch, i + ends[0], j + ends[1], num_inputs),
             (1, *strides, 1),
         )
         for i in range(kernel_h)
         for j in range(kernel_w)
     ]
-    rows = jnp.concatenate(patches, -1).reshape(batch * out_h * out_w, -1)
-    y = jnp.dot(
-        rows,
-        kernel.reshape(-1, num_outputs),
-        preferred_element_type=jnp.result_type(x, kernel, jnp.float32),
-    )
-    return y.reshape(batch, out_h, out_w, num_outputs)
+
+
+def _dot(rows, matrix):
+    dtype = jnp.result_type(rows, matrix, jnp.float32)
+    return jnp.dot(rows, matrix, preferred_element_type=dtype)
 
 
 _IMPLEMENTATIONS = {"xla": _xla, "unfold": _unfold}

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from codesign.kernels.named_op import named_op
+from codesign.kernels.product import Axes, Product, multiply
 from codesign.types import Array
 
 
@@ -17,9 +17,16 @@ def dense(x: Array, kernel: Array) -> Array:
             f"`x` {x.shape} and `kernel` {kernel.shape} must be [..., C] and [C, K]."
         )
 
-    return named_op("dense", _dot, x, kernel)
+    return multiply(_DENSE, x, kernel)
 
 
 def _dot(x, kernel):
     dtype = jnp.result_type(x, kernel, jnp.float32)
     return jnp.dot(x, kernel, preferred_element_type=dtype)
+
+
+_DENSE = Product(
+    "dense",
+    _dot,
+    Axes(forward=(-1, 0), input_gradient=(-1, 1), weight_gradient=(-2, -2)),
+)

@@ -6,9 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from codesign.kernels.einsum import einsum
 from codesign.kernels.named_op import named_op
+from codesign.kernels.product import Axes
 from codesign.models.layers import Dense, Dropout
 from codesign.types import Array
+
+_SCORES = Axes(forward=(-1, -1), input_gradient=(-1, 1), weight_gradient=(1, -2))
+_CONTEXT = Axes(forward=(-1, 1), input_gradient=(-1, -1), weight_gradient=(-2, 1))
 
 
 def attention_weights(scores: Array, *, scale: float, causal: bool = False) -> Array:
@@ -59,7 +64,7 @@ class MultiHeadAttention(nn.Module):
         query, key = heads("query", x), heads("key", memory)
         value = heads("value", memory)
         with jax.named_scope("scores"):
-            scores = jnp.einsum("bqnd,bknd->bnqk", query, key)
+            scores = einsum("bqnd,bknd->bnqk", query, key, _SCORES)
         weights = attention_weights(
             scores, scale=1 / math.sqrt(width), causal=self.causal
         )
@@ -67,6 +72,6 @@ class MultiHeadAttention(nn.Module):
             weights, train=train
         )
         with jax.named_scope("context"):
-            context = jnp.einsum("bnqk,bknd->bqnd", weights, value)
+            context = einsum("bnqk,bknd->bqnd", weights, value, _CONTEXT)
         context = context.reshape(*x.shape[:2], hidden)
         return project("output", context)

@@ -7,11 +7,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from codesign.kernels.einsum import einsum
+from codesign.kernels.product import Axes
 from codesign.models.attention import attention_weights
 from codesign.models.layers import Dense, Dropout
 from codesign.models.lstm import LSTMCell, State, zero_state
 from codesign.models.registry import register
 from codesign.types import Array
+
+# Of one query; the gradients by the memory are outer products, which add nothing.
+_SCORES = Axes(forward=(-1, -1), input_gradient=(-1, 1), weight_gradient=(-1, -1))
+_CONTEXT = Axes(forward=(-1, 1), input_gradient=(-1, -1), weight_gradient=(-1, -1))
 
 
 @register("gnmt", title="GNMT")
@@ -110,9 +116,9 @@ class _Attention(nn.Module):
     def __call__(self, x: Array, memory: Array) -> Array:
         """A query [B, H] and a memory [B, S, H] -> [B, H]."""
         with jax.named_scope("scores"):
-            scores = jnp.einsum("bh,bsh->bs", x, memory)
+            scores = einsum("bh,bsh->bs", x, memory, _SCORES)
         weights = attention_weights(scores, scale=1 / math.sqrt(x.shape[-1]))
         with jax.named_scope("context"):
-            context = jnp.einsum("bs,bsh->bh", weights, memory)
+            context = einsum("bs,bsh->bh", weights, memory, _CONTEXT)
         joined = jnp.concatenate([x, context], -1)
         return jnp.tanh(Dense(self.hidden, self.initialisation, name="join")(joined))

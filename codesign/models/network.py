@@ -56,7 +56,9 @@ class Network:
                 [B, num_classes]; or `num_sites` is no number of sites.
         """
         if not self.label:
-            object.__setattr__(self, "label", type(self.module).__name__)
+            label = getattr(self.module, "label", None)
+            label = label if isinstance(label, str) else type(self.module).__name__
+            object.__setattr__(self, "label", label)
         if not is_whole(self.num_sites) or not 0 <= self.num_sites <= MAX_SITES:
             raise ValueError(
                 f"`num_sites` (={self.num_sites!r}) must be a whole number up to "
@@ -137,11 +139,13 @@ class Network:
         *,
         train: bool,
         key: Array | None = None,
+        **settings: Any,
     ) -> tuple[Array, PyTree]:
         """Logits [B, num_classes] of images [B, H, W, C], and the batch statistics.
 
         With `train` the statistics are updated, otherwise they come back unchanged.
-        `key` feeds dropout, and whatever else of the module draws at random.
+        `key` feeds dropout, and whatever else of the module draws at random. `settings`
+        are further arguments of the module, such as `mantissa_bits` of `InFormats`.
 
         Raises:
             ValueError: If `bn_mask` is not [num_sites].
@@ -152,12 +156,26 @@ class Network:
                 f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
             )
         if not train:
-            logits = self.module.apply(variables, images, bn_mask, train=False)
+            logits = self.module.apply(
+                variables, images, bn_mask, train=False, **settings
+            )
             return logits, variables["batch_stats"]
         logits, updates = self.module.apply(
-            variables, images, bn_mask, train=True, mutable=["batch_stats"], rngs=key
+            *(variables, images, bn_mask),
+            **settings,
+            train=True,
+            mutable=["batch_stats"],
+            rngs=key,
         )
         return logits, updates["batch_stats"]
+
+    def stored(self, params: PyTree, key: Array) -> PyTree:
+        """What is kept of new parameters between steps: all of them, exactly.
+
+        A module that keeps less, such as `InFormats`, has a `stored(params, key)` itself.
+        """
+        keep = getattr(self.module, "stored", None)
+        return params if keep is None else keep(params, key)
 
     def trace_args(self) -> tuple[Any, ...]:
         """`(fn, *shapes)` for `workload.trace`: one image through the whole network."""

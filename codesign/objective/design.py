@@ -13,3 +13,5 @@ class Design:
 
     bn_mask: Array  # [C] 1 where a batch norm is kept, between while relaxed
     chip: Any = None  # the spec of a chip, such as `ReramGpuSpec`
+    # [] or [2] of weights and activations, of a network in `models.formats.InFormats`
+    mantissa_bits: Array | None = None

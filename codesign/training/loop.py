@@ -342,7 +342,7 @@ class Trainer:
         """Fraction of the images of `validation` or `test` that are classified rightly."""
         images, labels, weights = self._splits[split]
         correct = [
-            self._evaluate(state, design.bn_mask, *batch)
+            self._evaluate(state, design, *batch)
             for batch in zip(images, labels, weights, strict=True)
         ]
         return float(sum(map(float, correct)) / weights.sum())

@@ -14,6 +14,7 @@ from codesign.training.state import TrainState
 from codesign.types import Array, PyTree, Scalar
 
 _DROPOUT_STREAM = 2**32 - 3  # apart from what `preprocess` draws of the same key
+_STORE_STREAM = 2**32 - 4
 Preprocess = Callable[[Array, Array], Array]  # key, images -> float32 images
 
 
@@ -34,7 +35,9 @@ def make_step(
     - `costs`: its named scalars for this design,
     - `cost_gradients`: the gradient of each of them with respect to `design`,
     - `loss_mask_gradient`: [C], of the task loss with respect to `bn_mask`; it comes
-      from the same backward pass as the weights' gradients.
+      from the same backward pass as the weights' gradients,
+
+    and, of a design with `mantissa_bits`, `loss_bits_gradient`, likewise.
 
     A step whose loss or gradient is not finite changes nothing but `bad_step`.
     """
@@ -45,24 +48,27 @@ def make_step(
         x = preprocess(state.key(), images)
         dropout_key = jax.random.fold_in(state.key(), _DROPOUT_STREAM)
 
-        def task_loss(params, bn_mask):
+        def task_loss(params, knobs):
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits, batch_stats = network.apply(
-                variables, x, bn_mask, train=True, key=dropout_key
+                variables, x, **knobs, train=True, key=dropout_key
             )
             chex.assert_shape(logits, (len(labels), network.num_classes))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.mean(losses), batch_stats
 
-        wanted = (0,) if chip_costs is None else (0, 1)
+        knobs = network_knobs(design)
+        wanted = (0,) if chip_costs is None and len(knobs) == 1 else (0, 1)
         (loss, batch_stats), gradients = jax.value_and_grad(
             task_loss, wanted, has_aux=True
-        )(state.params, design.bn_mask)
+        )(state.params, knobs)
         metrics = {"loss": loss}
+        if "mantissa_bits" in knobs:
+            metrics["loss_bits_gradient"] = gradients[1]["mantissa_bits"]
         if chip_costs is not None:
             metrics["costs"] = chip_costs(design)
             metrics["cost_gradients"] = jax.jacrev(chip_costs)(design)
-            metrics["loss_mask_gradient"] = gradients[1]
+            metrics["loss_mask_gradient"] = gradients[1]["bn_mask"]
 
         updates, opt_state = optimizer.update(
             gradients[0], state.opt_state, state.params
@@ -70,7 +76,10 @@ def make_step(
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients[0]))
         new = dataclasses.replace(
             state,
-            params=optax.apply_updates(state.params, updates),
+            params=network.stored(
+                optax.apply_updates(state.params, updates),
+                jax.random.fold_in(state.key(), _STORE_STREAM),
+            ),
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
@@ -83,18 +92,27 @@ def make_step(
     return step
 
 
+def network_knobs(design: Any) -> dict[str, Array]:
+    """What a network takes of a design, by the names of `Network.apply`."""
+    bits = getattr(design, "mantissa_bits", None)
+    return {"bn_mask": design.bn_mask} | (
+        {} if bits is None else {"mantissa_bits": bits}
+    )
+
+
 def make_evaluate(network: Network, normalise: Callable[[Array], Array]) -> Callable:
-    """Builds `evaluate(state, bn_mask, images, labels, weights) -> correct` [] for jit.
+    """Builds `evaluate(state, design, images, labels, weights) -> correct` [] for jit.
 
     `weights` [B] is 0 for padding; the sum of weights is the number of images.
     """
 
     def evaluate(
-        state: TrainState, bn_mask: Array, images: Array, labels: Array, weights: Array
+        state: TrainState, design: Any, images: Array, labels: Array, weights: Array
     ) -> Array:
         chex.assert_equal_shape((labels, weights))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits, _ = network.apply(variables, normalise(images), bn_mask, train=False)
+        knobs = network_knobs(design)
+        logits, _ = network.apply(variables, normalise(images), **knobs, train=False)
         return jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
 
     return evaluate

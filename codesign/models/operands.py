@@ -1,0 +1,97 @@
+"""What number formats do to the operands of a network in training."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from codesign.kernels.cast_product import CLASSES
+from codesign.models.formats import InFormats
+from codesign.models.network import Network
+from codesign.numerics.formats import Statistics
+from codesign.types import Array, PyTree
+
+
+def product_names(network: Network) -> tuple[str, ...]:
+    """Names of the products that are cast, in the order of the call.
+
+    A name is the path of the product's module, such as `module/conv1`; further products of
+    one module are numbered, `attention#2`.
+
+    Raises:
+        TypeError: If the network's module is not `InFormats`.
+    """
+    _check(network)
+    listed = _Listed()
+
+    def forward(key):
+        variables = network.init(key)
+        image = jnp.zeros((1, *network.image_shape), jnp.float32)
+        mask = jnp.ones(network.num_sites)
+        return network.apply(variables, image, mask, train=False, taps=listed)[0]
+
+    jax.eval_shape(forward, jax.random.key(0))
+    return tuple(listed)
+
+
+class _Listed(dict):
+    """Notes which taps were asked for, and has none."""
+
+    def get(self, name, default=None):
+        self[name] = None
+        return default
+
+
+def operand_statistics(
+    network: Network,
+    variables: PyTree,
+    images: Array,
+    labels: Array,
+    bn_mask: Array,
+    *,
+    key: Array | None = None,
+) -> dict[str, dict[str, Statistics]]:
+    """What the formats did to every operand in one training step, by product and class.
+
+    The loss is the mean cross-entropy. Gradients are known in the backward pass only: one
+    such pass brings all of it.
+
+    Args:
+        network: Of a module in `InFormats`.
+        variables: `params` and `batch_stats`.
+        images: [B, H, W, C], as the network takes them.
+        labels: [B] int32.
+        bn_mask: [C].
+        key: For dropout and stochastic rounding.
+
+    Returns:
+        `found["module/conv1"]["gradients"].flushed`, and so on.
+
+    Raises:
+        TypeError: If the network's module is not `InFormats`.
+    """
+    names = product_names(network)
+    size = len(CLASSES), len(Statistics._fields)
+
+    def loss(taps, variables, images, key):
+        logits, _ = network.apply(
+            variables, images, bn_mask, train=True, key=key, taps=taps
+        )
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    taps = {name: jnp.zeros(size) for name in names}
+    found = jax.jit(jax.grad(loss))(taps, variables, images, key)
+    return {
+        name: {
+            kind: Statistics(*row)
+            for kind, row in zip(CLASSES, found[name], strict=True)
+        }
+        for name in names
+    }
+
+
+def _check(network: Network) -> None:
+    if not isinstance(network.module, InFormats):
+        raise TypeError(
+            f"`network` ({network.label}) must be of a module in `InFormats`, such as "
+            '`Network(InFormats(module, Formats.of("bfp5")))`.'
+        )
