@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from codesign.numerics import blocks, rounding
 from codesign.records.named import nearest
-from codesign.types import Array, Scalar, is_whole
+from codesign.types import Array, Scalar, is_number, is_whole
 
 MAX_MANTISSA_BITS = 23  # a whole number of more has no fraction in float32 to round by
 MAX_EXPONENT_BITS = 16
@@ -26,7 +26,6 @@ _ALL_EXPONENTS = (
     blocks.SMALLEST_EXPONENT,
     blocks.LARGEST_EXPONENT + 1,
 )  # 128: of infinity
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +69,7 @@ class Format:
                 raise ValueError(
                     f"`{name}` (={value!r}) must be a whole number from 1 to {most}."
                 )
+            object.__setattr__(self, name, int(value))  # of NumPy's it would overflow
         rounding.check_mode(self.rounding, needs_key=False)
         for name, known in (
             ("carry", ("saturate", "renorm")),
@@ -84,6 +84,7 @@ class Format:
                 f"`bias` (={self.bias!r}) must be a whole number, or None for an exponent "
                 "without bounds."
             )
+        object.__setattr__(self, "bias", int(self.bias))
         low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
         if low > self.mantissa_bits - 1 or high < 0:
             raise ValueError(
@@ -132,9 +133,9 @@ def quantize(
 
         E = clip(floor(log2 max |x|), Emin, Emax),  M = min(round(|x| 2^(m-1-E)), 2^m - 1)
 
-    A short last block counts as padded with zeros. What is beyond float32 in a format of
-    a wider range is the largest float32; subnormal results may flush to zero. The
-    derivative is straight-through: 1, also where a number saturates.
+    A short last block counts as padded with zeros. What is beyond float32, or the type of
+    `x`, in a format of a wider range is its largest number; subnormal results may flush
+    to zero. The derivative is straight-through: 1, also where a number saturates.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -145,17 +146,16 @@ def quantize(
             square tile of a transposed array is the transposed tile.
         mantissa_bits: [] a real width in place of the format's, traced or not: between
             two whole widths the results are interpolated, so that it has a derivative,
-            q(k + 1) - q(k) at k and above.
+            q(k + 1) - q(k) at k and above. A traced one out of range makes all NaN.
 
     Raises:
-        TypeError: If `x` is of whole numbers.
+        TypeError: If `x` is of whole numbers, or `fmt` is none.
         ValueError: If stochastic rounding has no key, there is no such axis, a tile does
             not hold `block_size` numbers, or `mantissa_bits` is not within 1 to 23.
     """
-    given = blocks.real(x)
-    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile)
-    rounding.check_mode(fmt.rounding, key)
-    values = lax.stop_gradient(given)
+    x = jnp.asarray(x)
+    values = lax.stop_gradient(blocks.real(x))
+    lies = _layout(x.ndim, fmt, axis, key, tile)
     if mantissa_bits is None:
         q = _values(values, fmt, lies, key, fmt.mantissa_bits)
     else:
@@ -165,7 +165,7 @@ def quantize(
             _values(values, fmt, lies, key, whole.astype(jnp.int32) + i) for i in (0, 1)
         )
         q = low + (bits - whole) * (high - low)
-    return blocks.as_given(rounding.straight_through(given, q), x)
+    return rounding.straight_through(x, blocks.cast(q, x.dtype))
 
 
 def encode(
@@ -181,20 +181,30 @@ def encode(
     A block that `nan_block` makes NaN is encoded as with `saturate`.
     """
     given = lax.stop_gradient(blocks.real(x))
-    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile)
-    rounding.check_mode(fmt.rounding, key)
+    lies = _layout(given.ndim, fmt, axis, key, tile)
     return _codes(given, fmt, lies, key, fmt.mantissa_bits)
 
 
+def _layout(rank: int, fmt: Format, axis: int, key, tile) -> blocks.Layout:
+    _check_format(fmt)
+    rounding.check_mode(fmt.rounding, key)
+    return blocks.layout(rank, fmt.block_size, axis, tile)
+
+
+def _check_format(fmt: Any) -> None:
+    if not isinstance(fmt, Format):
+        raise TypeError(f"`fmt` (={fmt!r}) must be a `Format`, such as `bfp.Format()`.")
+
+
 def _checked_width(bits: Any) -> Array:
-    if not isinstance(bits, Tracer) and not (
-        np.shape(bits) == () and 1 <= float(bits) <= MAX_MANTISSA_BITS
-    ):
+    is_traced = isinstance(bits, Tracer)
+    if not is_number(bits) or not (is_traced or 1 <= bits <= MAX_MANTISSA_BITS):
         raise ValueError(
             f"`mantissa_bits` (={bits!r}) must be one number from 1 to "
             f"{MAX_MANTISSA_BITS}."
         )
-    return jnp.asarray(bits, jnp.float32)
+    bits = jnp.asarray(bits, jnp.float32)
+    return jnp.where((bits >= 1) & (bits <= MAX_MANTISSA_BITS), bits, jnp.nan)
 
 
 def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
@@ -208,7 +218,8 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
         spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
         return rounding.round_to_whole(blocks.scaled(x, spread), fmt.rounding, key)
 
-    most = 2.0**bits - 1 if is_whole(bits) else jnp.exp2(jnp.float32(bits)) - 1
+    # `jnp.exp2` is off from 13 on.
+    most = 2.0**bits - 1 if is_whole(bits) else blocks.power_of_two(bits) - 1
     mantissas = rounded(exponent)
     if fmt.carry == "renorm":
         is_over = blocks.largest(mantissas, lies) > most
@@ -226,7 +237,7 @@ def _values(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Array:
     spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
     q = blocks.scaled(mantissas, spread)
     if high > blocks.LARGEST_EXPONENT:
-        q = jnp.clip(q, -_LARGEST, _LARGEST)
+        q = jnp.clip(q, -blocks.LARGEST_NUMBER, blocks.LARGEST_NUMBER)
     if fmt.nonfinite == "nan_block":
         bad = blocks.largest(jnp.where(jnp.isfinite(x), 0.0, 1.0), lies)
         q = jnp.where(blocks.spread(bad, lies, x.shape) > 0, jnp.nan, q)
@@ -286,11 +297,15 @@ def unpack(
         shape: Of the packed array, without its padding; None leaves that in.
 
     Raises:
+        TypeError: If `words` are not whole numbers.
         ValueError: As `pack`; if a word has more bits than the format, or `shape` is not
             that of so many words.
     """
     _check_word(fmt)
-    found = np.asarray(words, np.uint64)
+    given = np.asarray(words)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"`words` are {given.dtype}; pass the whole numbers of `pack`.")
+    found = given.astype(np.uint64)
     if fmt.word_bits < 64 and found.size and int(found.max()) >> fmt.word_bits:
         raise ValueError(
             f"`words` holds {int(found.max()):#x}, which has more than the format's "
@@ -309,12 +324,14 @@ def unpack(
     exponent = field - fmt.bias - (fmt.mantissa_bits - 1)
     with np.errstate(over="ignore"):
         values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
-    values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+    most = blocks.LARGEST_NUMBER
+    values = np.clip(values, -most, most).astype(np.float32)
     lies = blocks.layout(found.ndim, fmt.block_size, axis, tile)
     return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
 
 
 def _check_word(fmt: Format) -> None:
+    _check_format(fmt)
     if fmt.bias is None:
         raise ValueError(
             "`fmt.bias` is None: an exponent without bounds has no field of bits; give it "
