@@ -186,14 +186,19 @@ def encode(
 
 
 def _layout(rank: int, fmt: Format, axis: int, key, tile) -> blocks.Layout:
-    _check_format(fmt)
+    check_format(fmt)
     rounding.check_mode(fmt.rounding, key)
     return blocks.layout(rank, fmt.block_size, axis, tile)
 
 
-def _check_format(fmt: Any) -> None:
+def check_format(fmt: Any, name: str = "fmt") -> None:
+    """Refuses what is no format, an argument of `name`.
+
+    Raises:
+        TypeError: If `fmt` is not a `Format`.
+    """
     if not isinstance(fmt, Format):
-        raise TypeError(f"`fmt` (={fmt!r}) must be a `Format`, such as `bfp.Format()`.")
+        raise TypeError(f"`{name}` (={fmt!r}) must be a `Format`, as `bfp.Format()`.")
 
 
 def _checked_width(bits: Any) -> Array:
@@ -331,7 +336,7 @@ def unpack(
 
 
 def _check_word(fmt: Format) -> None:
-    _check_format(fmt)
+    check_format(fmt)
     if fmt.bias is None:
         raise ValueError(
             "`fmt.bias` is None: an exponent without bounds has no field of bits; give it "

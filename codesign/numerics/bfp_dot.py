@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from codesign.numerics import blocks
-from codesign.numerics.bfp import Format, encode
+from codesign.numerics.bfp import Format, check_format, encode
 from codesign.types import Array, is_whole
 
 _INT32 = 2**31 - 1
@@ -19,8 +19,9 @@ class Accumulator:
     """A fixed-point register that the products of blocks are shifted into (V-A).
 
     Attributes:
-        bits: Of two's complement; the paper gives no width: 32 is assumed, range 16 to
-            32.
+        bits: With the sign; it saturates at 2^(bits - 1) - 1 and at the negative of that,
+            which are also the ends for a product that is shifted in. The paper gives no
+            width: 32 is assumed, range 16 to 32.
         lowest_exponent: Of its lowest bit, 2^lowest_exponent; below it a product is cut
             towards zero. The product of two of CAMEL's blocks ends at 2^-22.
     """
@@ -31,7 +32,7 @@ class Accumulator:
     def __post_init__(self):
         if not is_whole(self.bits) or not 2 <= self.bits <= 32:
             raise ValueError(
-                f"`bits` (={self.bits!r}) must be a whole number, 2 to 32."
+                f"`bits` (={self.bits!r}) must be a whole number from 2 to 32."
             )
         if not is_whole(self.lowest_exponent) or abs(self.lowest_exponent) > 126:
             raise ValueError(
@@ -72,11 +73,13 @@ def dot(
         accumulator: Where the products of blocks are added, first to last.
 
     Raises:
-        TypeError: If `x` or `y` is of whole numbers.
+        TypeError: If `x` or `y` is of whole numbers, or a format is none.
         ValueError: If the shapes do not fit, the blocks differ in length, the rounding
             is stochastic, or a product of blocks may not fit 31 bits.
     """
-    other = other or fmt
+    other = fmt if other is None else other
+    check_format(fmt)
+    check_format(other, "other")
     if "stochastic" in (fmt.rounding, other.rounding):
         raise ValueError(
             "`fmt` and `other` must not round stochastically here; quantise with a key "
@@ -125,11 +128,10 @@ def _accumulated(products: Array, exponents: Array, register: Accumulator) -> Do
         total, saturations = carry
         product, shift = term
         shift = shift - register.lowest_exponent
-        sign, magnitude = jnp.sign(product), jnp.abs(product)
-        too_large = magnitude > jnp.int32(most) >> jnp.clip(shift, 0, 31)
-        shifted = magnitude << jnp.clip(shift, 0, 31)
-        shifted = jnp.where(shift < 0, magnitude >> jnp.clip(-shift, 0, 31), shifted)
-        term = sign * jnp.where(too_large, most, shifted)
+        left, right = jnp.clip(shift, 0, 31), jnp.clip(-shift, 0, 31)
+        magnitude = jnp.abs(product) >> right
+        too_large = magnitude > jnp.int32(most) >> left
+        term = jnp.sign(product) * jnp.where(too_large, most, magnitude << left)
         is_high = (total > 0) & (term > most - jnp.maximum(total, 0))
         is_low = (total < 0) & (term < -most - jnp.minimum(total, 0))
         is_over = is_high | is_low

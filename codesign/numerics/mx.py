@@ -127,12 +127,12 @@ def quantize(
     """
     x = jnp.asarray(x)
     values = lax.stop_gradient(blocks.real(x))
-    elements, scale, lies = _elements(values, name, axis, block_size, mode, key)
     # Half an element by twice the scale: no factor is below the normal numbers.
+    halves, scale, lies = _elements(values, name, axis, block_size, mode, key, -1)
     factors = blocks.scale_of(scale + 1, (_SCALES[0] + 1, _highest_scale(name) + 1))
     spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
     most = blocks.LARGEST_NUMBER
-    q = jnp.clip(blocks.scaled(elements * 0.5, spread), -most, most)
+    q = jnp.clip(blocks.scaled(halves, spread), -most, most)
     return rounding.straight_through(x, blocks.cast(q, x.dtype))
 
 
@@ -141,8 +141,8 @@ def _highest_scale(name: str) -> int:
     return min(_SCALES[1], infinity - element_format(name).largest_exponent)
 
 
-def _elements(x, name, axis, block_size, mode, key):
-    """Elements [...] as float32, int32 scale exponents, and how their blocks lie."""
+def _elements(x, name, axis, block_size, mode, key, shift=0):
+    """Elements 2^shift [...], float32, int32 scale exponents, and how their blocks lie."""
     fmt = element_format(name)
     rounding.check_mode(mode, key, name="mode")
     if not is_whole(block_size) or block_size < 1:
@@ -155,20 +155,26 @@ def _elements(x, name, axis, block_size, mode, key):
     factors = blocks.scale_of(-scale, (-_highest_scale(name), -_SCALES[0]))
     x = jnp.where(jnp.isnan(x), 0.0, x)
     y = blocks.scaled(x, [blocks.spread(factor, lies, x.shape) for factor in factors])
-    return _rounded(y, fmt, mode, key), scale, lies
+    return _rounded(y, fmt, mode, key, shift), scale, lies
 
 
-def _rounded(y: Array, fmt: ElementFormat, mode: str, key: Array | None) -> Array:
-    """Element of a format beside each number of `y`, float32."""
+def _rounded(
+    y: Array, fmt: ElementFormat, mode: str, key: Array | None, shift: int = 0
+) -> Array:
+    """Element of a format beside each number of `y`, by 2^shift, float32.
+
+    A product by 2^shift afterwards XLA would move to the scales, which may not hold it.
+    """
     y = jnp.clip(y, -2 * fmt.largest, 2 * fmt.largest)  # infinity among them
     if not fmt.exponent_bits:
-        q = rounding.round_to_whole(y * 64, mode, key) * (1 / 64)
+        q = rounding.round_to_whole(y * 64, mode, key) * 2.0 ** (shift - 6)
     else:
         exponent = jnp.maximum(blocks.exponents(y), 1 - fmt.bias)
         steps = blocks.power_of_two(fmt.mantissa_bits - exponent)
-        step = blocks.power_of_two(exponent - fmt.mantissa_bits)
+        step = blocks.power_of_two(exponent - fmt.mantissa_bits + shift)
         q = rounding.round_to_whole(y * steps, mode, key) * step
-    return jnp.clip(q, -fmt.largest, fmt.largest)
+    most = fmt.largest * 2.0**shift
+    return jnp.clip(q, -most, most)
 
 
 class Packed(NamedTuple):
