@@ -50,7 +50,7 @@ def _products(x, y, fmt, other):
         ]
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(_operands())
 def test_equals_exact_arithmetic(operands):
     x, y, fmt, other = operands
@@ -93,7 +93,7 @@ def _accumulated(terms, register):
     return total, saturations
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(_operands(), st.integers(2, 32), st.integers(-45, 12))
 def test_accumulator(operands, bits, lowest_exponent):
     x, y, fmt, other = operands
@@ -207,6 +207,6 @@ def test_the_widest_products_fit():
     # 2 (2^15 - 1)^2 is below 2^31, though the sum of bits is 31.
     fmt = Format(2, 15, 4)
     x = jnp.full((1, 2), 2 - 2.0**-14)
-    value = dot(x, x.T, fmt).value
+    value = _dot(x, x.T, fmt=fmt).value
     np.testing.assert_array_equal(value, np.float32(2 * (2**15 - 1) ** 2 / 2**28))
     assert math.log2(2 * (2**15 - 1) ** 2) < 31

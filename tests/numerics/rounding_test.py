@@ -66,7 +66,7 @@ def test_stochastic_mean_and_independence():
     assert np.all(np.abs(together) <= bound + 1e-3 * variance.max() * (bound == 0))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_each_bit_is_fair(seed):
     bits = np.asarray(_bits(jax.random.key(seed), (_NUM,)))
     ones = (bits[:, None] >> np.arange(32, dtype=np.uint32)) & 1  # [N, 32]
@@ -81,7 +81,7 @@ def test_each_bit_is_fair(seed):
     assert abs(chi_square - 255) <= 5 * np.sqrt(510)
 
 
-@pytest.mark.parametrize("lag", [1, 2, 3, 9, 32, 64, 1000, 1024, 4096])
+@pytest.mark.parametrize("lag", [1, 2, 9, 32, 1000, 4096])
 def test_neighbours_are_unrelated(lag):
     # The correlation of n pairs is 0, off by 1 / sqrt(n).
     u = _uniform(5)
