@@ -37,7 +37,9 @@ class Format:
         mantissa_bits: m, of a magnitude; the sign has a bit of its own.
         exponent_bits: Width of the exponent's field, whose values are 0 and up.
         bias: E = field - bias. The paper does not say it: 7 is assumed, range 3 to 15,
-            and gradients want more. None for an exponent without bounds.
+            and gradients want more. `tensor` takes each array's own, with which its
+            largest number has the largest exponent; None is for an exponent without
+            bounds.
         rounding: `truncate` (the paper's), `nearest_even`, `nearest_away` or
             `stochastic`.
         carry: What a magnitude that rounds to 2^m becomes: with `saturate` it is 2^m - 1;
@@ -53,7 +55,7 @@ class Format:
     block_size: int = 9
     mantissa_bits: int = 5
     exponent_bits: int = 4
-    bias: int | None = 7
+    bias: int | str | None = 7
     rounding: str = "truncate"
     carry: str = "saturate"
     nonfinite: str = "saturate"
@@ -77,15 +79,15 @@ class Format:
         ):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"`{name}` (={value!r}): {nearest(value, known)}")
-        if self.bias is None:
+        if self.bias is None or self.bias == "tensor":
             return
         if not is_whole(self.bias):
             raise ValueError(
-                f"`bias` (={self.bias!r}) must be a whole number, or None for an exponent "
-                "without bounds."
+                f"`bias` (={self.bias!r}) must be a whole number, `tensor` for each "
+                "array's own, or None for an exponent without bounds."
             )
         object.__setattr__(self, "bias", int(self.bias))
-        low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
+        low, high = self._ends()
         if low > self.mantissa_bits - 1 or high < 0:
             raise ValueError(
                 f"`bias` (={self.bias}) gives exponents {low} to {high}, with which no "
@@ -95,11 +97,15 @@ class Format:
 
     @property
     def exponent_limits(self) -> tuple[int, int]:
-        """Smallest and largest E, within what float32 can tell apart."""
-        if self.bias is None:
+        """Smallest and largest E of any array, within what float32 can tell apart."""
+        if not is_whole(self.bias):
             return _ALL_EXPONENTS
-        low, high = -self.bias, 2**self.exponent_bits - 1 - self.bias
+        low, high = self._ends()
         return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
+
+    def _ends(self) -> tuple[int, int]:
+        bias = int(self.bias or 0)
+        return -bias, 2**self.exponent_bits - 1 - bias
 
     @property
     def word_bits(self) -> int:
@@ -215,6 +221,10 @@ def _checked_width(bits: Any) -> Array:
 def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     low, high = fmt.exponent_limits
     exponent = jnp.clip(blocks.exponents(blocks.largest(x, lies)), low, high)
+    top = high
+    if fmt.bias == "tensor":
+        top = jnp.max(exponent, initial=low)
+        exponent = jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
     x = jnp.where(jnp.isnan(x), 0.0, x)
 
     def rounded(exponent):
@@ -228,7 +238,7 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     mantissas = rounded(exponent)
     if fmt.carry == "renorm":
         is_over = blocks.largest(mantissas, lies) > most
-        exponent = jnp.clip(exponent + is_over, low, high)
+        exponent = jnp.minimum(exponent + is_over, top)
         mantissas = rounded(exponent)
     cut = jnp.clip(mantissas, -most, most)
     return Codes(cut, exponent, mantissas != cut)
@@ -257,7 +267,7 @@ def pack(
     *,
     tile: Sequence[int] | None = None,
 ) -> NDArray[np.uint64]:
-    """Words of the blocks of `quantize(x, ...)`, on the host.
+    """Words of the blocks of `quantize(x, ...)`, on the host; see also `tensor_bias`.
 
     The exponent's field is on top, then the numbers, first to last (row by row of a
     tile), a sign before its magnitude; the lowest `word_bits` are used. Zero has sign 0,
@@ -270,14 +280,16 @@ def pack(
         TypeError, ValueError: As `quantize`; if a word is wider than 64 bits, or the
             exponent has no bounds.
     """
-    _check_word(fmt)
+    check_format(fmt)
+    bias = tensor_bias(x, fmt) if fmt.bias == "tensor" else fmt.bias
+    bias = _checked_bias(fmt, bias)
     codes = jax.device_get(encode(jnp.asarray(x), fmt, axis, key, tile=tile))
     lies = blocks.layout(codes.mantissas.ndim, fmt.block_size, axis, tile)
     numbers = blocks.gathered(
         codes.mantissas.astype(np.int64), lies
     )  # [..., block_size]
-    field = np.where(numbers.any(-1), codes.exponents + fmt.bias, 0).astype(np.uint64)
-    words = field
+    field = np.where(numbers.any(-1), codes.exponents + bias, 0)
+    words = field.astype(np.uint64)
     for i in range(fmt.block_size):
         number = numbers[..., i]
         sign = (number < 0).astype(np.uint64) << np.uint64(fmt.mantissa_bits)
@@ -293,6 +305,7 @@ def unpack(
     *,
     tile: Sequence[int] | None = None,
     shape: tuple[int, ...] | None = None,
+    bias: int | None = None,
 ) -> NDArray[np.float32]:
     """Numbers that `pack` has written, on the host.
 
@@ -300,13 +313,15 @@ def unpack(
         words: [...] of `pack`; bits above `word_bits` must be zero.
         fmt, axis, tile: As packed.
         shape: Of the packed array, without its padding; None leaves that in.
+        bias: Of the packed array, where the format's is `tensor`.
 
     Raises:
         TypeError: If `words` are not whole numbers.
         ValueError: As `pack`; if a word has more bits than the format, or `shape` is not
             that of so many words.
     """
-    _check_word(fmt)
+    check_format(fmt)
+    bias = _checked_bias(fmt, bias if fmt.bias == "tensor" else fmt.bias)
     given = np.asarray(words)
     if given.dtype.kind not in "iu":
         raise TypeError(f"`words` are {given.dtype}; pass the whole numbers of `pack`.")
@@ -324,9 +339,8 @@ def unpack(
         numbers.append(
             np.where(code >> np.uint64(fmt.mantissa_bits), -magnitude, magnitude)
         )
-    assert fmt.bias is not None
     field = (found >> np.uint64(fmt.block_size * width)).astype(int)
-    exponent = field - fmt.bias - (fmt.mantissa_bits - 1)
+    exponent = field - bias - (fmt.mantissa_bits - 1)
     with np.errstate(over="ignore"):
         values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
     most = blocks.LARGEST_NUMBER
@@ -335,15 +349,30 @@ def unpack(
     return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
 
 
-def _check_word(fmt: Format) -> None:
-    check_format(fmt)
-    if fmt.bias is None:
+def tensor_bias(x: ArrayLike, fmt: Format) -> int:
+    """The bias of `bias="tensor"` for an array, on the host: 2^bits - 1 - its largest E.
+
+    `unpack(pack(x, fmt), fmt, bias=tensor_bias(x, fmt))` is `quantize(x, fmt)`.
+    """
+    given = blocks.real(x)
+    exponents = blocks.exponents(jnp.where(jnp.isnan(given), 0.0, given))
+    return 2**fmt.exponent_bits - 1 - int(jnp.max(exponents, initial=-126))
+
+
+def _checked_bias(fmt: Format, bias: Any) -> int:
+    if fmt.bias == "tensor" and not is_whole(bias):
         raise ValueError(
-            "`fmt.bias` is None: an exponent without bounds has no field of bits; give it "
-            "a bias, such as 7."
+            f"`bias` (={bias!r}) must be a whole number, as of `tensor_bias(x, fmt)`, "
+            "where `fmt.bias` is `tensor`."
+        )
+    if not is_whole(bias):
+        raise ValueError(
+            f"`fmt.bias` (={bias!r}): an exponent without bounds has no field of bits; "
+            "give it a bias, such as 7, or `tensor`."
         )
     if fmt.word_bits > 64:
         raise ValueError(
             f"`fmt` has words of {fmt.word_bits} bits: {fmt.exponent_bits} + "
             f"{fmt.block_size} x {fmt.mantissa_bits + 1}; at most 64 can be packed."
         )
+    return int(bias)

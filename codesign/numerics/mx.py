@@ -129,22 +129,30 @@ def quantize(
     values = lax.stop_gradient(blocks.real(x))
     # Half an element by twice the scale: no factor is below the normal numbers.
     halves, scale, lies = _elements(values, name, axis, block_size, mode, key, -1)
-    factors = blocks.scale_of(scale + 1, (_SCALES[0] + 1, _highest_scale(name) + 1))
+    factors = blocks.scale_of(
+        scale + 1, (_SCALES[0] + 1, _highest_scale(element_format(name)) + 1)
+    )
     spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
     most = blocks.LARGEST_NUMBER
     q = jnp.clip(blocks.scaled(halves, spread), -most, most)
     return rounding.straight_through(x, blocks.cast(q, x.dtype))
 
 
-def _highest_scale(name: str) -> int:
+def _highest_scale(fmt: ElementFormat) -> int:
     infinity = blocks.LARGEST_EXPONENT + 1
-    return min(_SCALES[1], infinity - element_format(name).largest_exponent)
+    return min(_SCALES[1], infinity - fmt.largest_exponent)
 
 
 def _elements(x, name, axis, block_size, mode, key, shift=0):
     """Elements 2^shift [...], float32, int32 scale exponents, and how their blocks lie."""
     fmt = element_format(name)
     rounding.check_mode(mode, key, name="mode")
+    y, scale, lies = _scaled(x, fmt, axis, block_size)
+    return _rounded(y, fmt, mode, key, shift), scale, lies
+
+
+def _scaled(x, fmt, axis, block_size):
+    """The numbers over their block's scale, its exponent, and how the blocks lie."""
     if not is_whole(block_size) or block_size < 1:
         raise ValueError(
             f"`block_size` (={block_size!r}) must be a whole number above 0."
@@ -152,10 +160,10 @@ def _elements(x, name, axis, block_size, mode, key, shift=0):
     lies = blocks.layout(x.ndim, block_size, axis)
     top = blocks.exponents(blocks.largest(x, lies)) - fmt.largest_exponent
     scale = jnp.clip(top, *_SCALES)
-    factors = blocks.scale_of(-scale, (-_highest_scale(name), -_SCALES[0]))
+    factors = blocks.scale_of(-scale, (-_highest_scale(fmt), -_SCALES[0]))
     x = jnp.where(jnp.isnan(x), 0.0, x)
     y = blocks.scaled(x, [blocks.spread(factor, lies, x.shape) for factor in factors])
-    return _rounded(y, fmt, mode, key, shift), scale, lies
+    return y, scale, lies
 
 
 def _rounded(
@@ -175,6 +183,19 @@ def _rounded(
         q = rounding.round_to_whole(y * steps, mode, key) * step
     most = fmt.largest * 2.0**shift
     return jnp.clip(q, -most, most)
+
+
+def is_saturated(x: Array, name: str, axis: int = -1) -> Array:
+    """Where `quantize` cuts a number to the format's largest: [...] bool.
+
+    Raises:
+        TypeError, ValueError: As `quantize`.
+    """
+    fmt = element_format(name)
+    given = lax.stop_gradient(blocks.real(x))
+    y, _, _ = _scaled(given, fmt, axis, BLOCK_SIZE)
+    wide = dataclasses.replace(fmt, largest=4 * fmt.largest)
+    return jnp.abs(_rounded(y, wide, "nearest_even", None)) > fmt.largest
 
 
 class Packed(NamedTuple):

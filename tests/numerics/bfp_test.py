@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import chex
@@ -42,7 +43,7 @@ def _formats(draw, **fixed):
         "block_size": st.sampled_from(sorted(_TILES)),
         "mantissa_bits": st.integers(1, 23),
         "exponent_bits": st.sampled_from([1, 2, 4, 8, 16]),
-        "bias": st.sampled_from([7, 3, 15, None, -2, 127]),
+        "bias": st.sampled_from([7, 3, 15, None, "tensor", -2, 127]),
         "rounding": st.sampled_from(["truncate", "nearest_even", "nearest_away"]),
         "carry": st.sampled_from(["saturate", "renorm"]),
         "nonfinite": st.sampled_from(["saturate", "nan_block"]),
@@ -96,10 +97,15 @@ def _round(x, rounding):
     return whole + (x - whole >= 0.5) if rounding == "nearest_away" else whole
 
 
-def _exponent(block, fmt):
-    """E of a block and its upper limit; the exponent by `np.frexp`."""
-    low, high = -126, 128
-    if fmt.bias is not None:
+def _exponent(block, fmt, whole):
+    """E of a block of the array `whole`, and its upper limit, by `np.frexp`."""
+    if fmt.bias is None:
+        low, high = -126, 128
+    elif fmt.bias == "tensor":
+        high, _ = _exponent(np.nan_to_num(whole, posinf=np.inf, neginf=-np.inf),
+                            dataclasses.replace(fmt, bias=None), whole)  # fmt: skip
+        low = max(high - 2**fmt.exponent_bits + 1, -126)
+    else:
         low, high = -fmt.bias, min(2**fmt.exponent_bits - 1 - fmt.bias, 128)
     top = np.max(np.abs(block))
     found = 128 if np.isinf(top) else np.frexp(top)[1] - 1 if top else low
@@ -115,7 +121,7 @@ def _reference(x, fmt, axis, tile):
             found[at] = np.nan
             continue
         block = np.where(np.isnan(block), 0, block)
-        exponent, high = _exponent(block, fmt)
+        exponent, high = _exponent(block, fmt, x)
         magnitudes = np.minimum(np.abs(block), 2.0**200)  # as far beyond as infinity
         whole = _round(np.ldexp(magnitudes, m - 1 - exponent), fmt.rounding)
         if fmt.carry == "renorm" and np.any(whole >= 2**m) and exponent < high:
@@ -157,7 +163,7 @@ def test_error_bound_and_order_in_a_block(x, fmt):
     q = np.asarray(_quantize(x, fmt), float)
     for at in _blocks(x.shape, fmt):
         block, found = x.ravel()[at].astype(float), np.abs(q.ravel()[at])
-        exponent, _ = _exponent(block, fmt)
+        exponent, _ = _exponent(block, fmt, x)
         unit = 2.0 ** (exponent - fmt.mantissa_bits + 1)
         largest = min((2**fmt.mantissa_bits - 1) * unit, _LARGEST)
         error = np.abs(np.abs(block) - found)

@@ -115,6 +115,21 @@ def test_words_of_64_bits():
     assert bfp.pack(numbers, fmt).tolist() == [2**64 - 1]
 
 
+@pytest.mark.parametrize("carry", ["saturate", "renorm"])
+def test_a_bias_of_the_array_itself(carry):
+    # The largest exponent, -20, has the field 15, from which a carry has nowhere to go;
+    # -35 is the lowest, in steps of 2^-39, of which 2^-36 is 8 and 2^-39.5 is 0.7.
+    x = jnp.array([1.99, jnp.nan, 2.0**-10 * 1.99, 2.0**-16, -(2.0**-19.5)]) * 2.0**-20
+    fmt = Format(1, bias="tensor", rounding="nearest_even", carry=carry)
+    assert bfp.tensor_bias(x, fmt) == 15 + 20
+    words = bfp.pack(x, fmt)
+    numbers = bfp.unpack(words, fmt, bias=35)
+    np.testing.assert_array_equal(numbers, bfp.quantize(x, fmt))
+    assert words.tolist()[:2] == [0b1111_0_11111, 0]
+    second = 0b0101_0_11111 if carry == "saturate" else 0b0110_0_10000
+    assert words.tolist()[2:] == [second, 0b0000_0_01000, 0b0000_1_00001]
+
+
 def test_sizes():
     assert (Format().word_bits, Format().bits_per_number) == (58, 58 / 9)
 
@@ -180,8 +195,10 @@ def test_arguments_refused(take, x, fmt, settings_, error, says):
 @pytest.mark.parametrize(
     ("take", "error", "says"),
     [
-        (lambda: bfp.pack(_X, Format(bias=None)), ValueError, "`fmt.bias` is None.*as 7"),
-        (lambda: bfp.unpack([0], Format(bias=None)), ValueError, "`fmt.bias` is None"),
+        (lambda: bfp.pack(_X, Format(bias=None)), ValueError, r"`fmt\.bias` \(=None.*as 7"),
+        (lambda: bfp.unpack([0], Format(bias="tensor")), ValueError,
+         r"`bias` \(=None\) must .*`tensor_bias\(x, fmt\)`"),
+        (lambda: bfp.unpack([0], Format(bias=None)), ValueError, r"`fmt\.bias` \(=None"),
         (lambda: bfp.pack(_X, Format(9, 6, 2, 0)), ValueError,
          r"`fmt` has words of 65 bits: 2 \+ 9 x 7; at most 64"),
         (lambda: bfp.unpack([2**58], Format()), ValueError, "`words` .*58 bits"),
