@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from codesign.numerics import blocks, rounding
 from codesign.records.named import nearest
-from codesign.types import Array, Scalar, is_whole
+from codesign.types import Array, Scalar, is_number, is_whole
 
 MAX_MANTISSA_BITS = 23  # a whole number of more has no fraction in float32 to round by
 MAX_EXPONENT_BITS = 16
@@ -26,7 +26,6 @@ _ALL_EXPONENTS = (
     blocks.SMALLEST_EXPONENT,
     blocks.LARGEST_EXPONENT + 1,
 )  # 128: of infinity
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +71,7 @@ class Format:
                 raise ValueError(
                     f"`{name}` (={value!r}) must be a whole number from 1 to {most}."
                 )
+            object.__setattr__(self, name, int(value))  # of NumPy's it would overflow
         rounding.check_mode(self.rounding, needs_key=False)
         for name, known in (
             ("carry", ("saturate", "renorm")),
@@ -86,6 +86,7 @@ class Format:
                 f"`bias` (={self.bias!r}) must be a whole number, `tensor` for each "
                 "array's own, or None for an exponent without bounds."
             )
+        object.__setattr__(self, "bias", int(self.bias))
         low, high = self._ends()
         if low > self.mantissa_bits - 1 or high < 0:
             raise ValueError(
@@ -138,9 +139,9 @@ def quantize(
 
         E = clip(floor(log2 max |x|), Emin, Emax),  M = min(round(|x| 2^(m-1-E)), 2^m - 1)
 
-    A short last block counts as padded with zeros. What is beyond float32 in a format of
-    a wider range is the largest float32; subnormal results may flush to zero. The
-    derivative is straight-through: 1, also where a number saturates.
+    A short last block counts as padded with zeros. What is beyond float32, or the type of
+    `x`, in a format of a wider range is its largest number; subnormal results may flush
+    to zero. The derivative is straight-through: 1, also where a number saturates.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -151,17 +152,16 @@ def quantize(
             square tile of a transposed array is the transposed tile.
         mantissa_bits: [] a real width in place of the format's, traced or not: between
             two whole widths the results are interpolated, so that it has a derivative,
-            q(k + 1) - q(k) at k and above.
+            q(k + 1) - q(k) at k and above. A traced one out of range makes all NaN.
 
     Raises:
-        TypeError: If `x` is of whole numbers.
+        TypeError: If `x` is of whole numbers, or `fmt` is none.
         ValueError: If stochastic rounding has no key, there is no such axis, a tile does
             not hold `block_size` numbers, or `mantissa_bits` is not within 1 to 23.
     """
-    given = blocks.real(x)
-    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile)
-    rounding.check_mode(fmt.rounding, key)
-    values = lax.stop_gradient(given)
+    x = jnp.asarray(x)
+    values = lax.stop_gradient(blocks.real(x))
+    lies = _layout(x.ndim, fmt, axis, key, tile)
     if mantissa_bits is None:
         q = _values(values, fmt, lies, key, fmt.mantissa_bits)
     else:
@@ -171,7 +171,7 @@ def quantize(
             _values(values, fmt, lies, key, whole.astype(jnp.int32) + i) for i in (0, 1)
         )
         q = low + (bits - whole) * (high - low)
-    return blocks.as_given(rounding.straight_through(given, q), x)
+    return rounding.straight_through(x, blocks.cast(q, x.dtype))
 
 
 def encode(
@@ -187,25 +187,41 @@ def encode(
     A block that `nan_block` makes NaN is encoded as with `saturate`.
     """
     given = lax.stop_gradient(blocks.real(x))
-    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile)
-    rounding.check_mode(fmt.rounding, key)
+    lies = _layout(given.ndim, fmt, axis, key, tile)
     return _codes(given, fmt, lies, key, fmt.mantissa_bits)
 
 
+def _layout(rank: int, fmt: Format, axis: int, key, tile) -> blocks.Layout:
+    check_format(fmt)
+    rounding.check_mode(fmt.rounding, key)
+    return blocks.layout(rank, fmt.block_size, axis, tile)
+
+
+def check_format(fmt: Any, name: str = "fmt") -> None:
+    """Refuses what is no format, an argument of `name`.
+
+    Raises:
+        TypeError: If `fmt` is not a `Format`.
+    """
+    if not isinstance(fmt, Format):
+        raise TypeError(f"`{name}` (={fmt!r}) must be a `Format`, as `bfp.Format()`.")
+
+
 def _checked_width(bits: Any) -> Array:
-    if not isinstance(bits, Tracer) and not (
-        np.shape(bits) == () and 1 <= float(bits) <= MAX_MANTISSA_BITS
-    ):
+    is_traced = isinstance(bits, Tracer)
+    if not is_number(bits) or not (is_traced or 1 <= bits <= MAX_MANTISSA_BITS):
         raise ValueError(
             f"`mantissa_bits` (={bits!r}) must be one number from 1 to "
             f"{MAX_MANTISSA_BITS}."
         )
-    return jnp.asarray(bits, jnp.float32)
+    bits = jnp.asarray(bits, jnp.float32)
+    return jnp.where((bits >= 1) & (bits <= MAX_MANTISSA_BITS), bits, jnp.nan)
 
 
 def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     low, high = fmt.exponent_limits
     exponent = jnp.clip(blocks.exponents(blocks.largest(x, lies)), low, high)
+    top = high
     if fmt.bias == "tensor":
         top = jnp.max(exponent, initial=low)
         exponent = jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
@@ -217,11 +233,12 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
         spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
         return rounding.round_to_whole(blocks.scaled(x, spread), fmt.rounding, key)
 
-    most = 2.0**bits - 1 if is_whole(bits) else jnp.exp2(jnp.float32(bits)) - 1
+    # `jnp.exp2` is off from 13 on.
+    most = 2.0**bits - 1 if is_whole(bits) else blocks.power_of_two(bits) - 1
     mantissas = rounded(exponent)
     if fmt.carry == "renorm":
         is_over = blocks.largest(mantissas, lies) > most
-        exponent = jnp.clip(exponent + is_over, low, high)
+        exponent = jnp.minimum(exponent + is_over, top)
         mantissas = rounded(exponent)
     cut = jnp.clip(mantissas, -most, most)
     return Codes(cut, exponent, mantissas != cut)
@@ -235,7 +252,7 @@ def _values(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Array:
     spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
     q = blocks.scaled(mantissas, spread)
     if high > blocks.LARGEST_EXPONENT:
-        q = jnp.clip(q, -_LARGEST, _LARGEST)
+        q = jnp.clip(q, -blocks.LARGEST_NUMBER, blocks.LARGEST_NUMBER)
     if fmt.nonfinite == "nan_block":
         bad = blocks.largest(jnp.where(jnp.isfinite(x), 0.0, 1.0), lies)
         q = jnp.where(blocks.spread(bad, lies, x.shape) > 0, jnp.nan, q)
@@ -250,7 +267,7 @@ def pack(
     *,
     tile: Sequence[int] | None = None,
 ) -> NDArray[np.uint64]:
-    """Words of the blocks of `quantize(x, ...)`, on the host.
+    """Words of the blocks of `quantize(x, ...)`, on the host; see also `tensor_bias`.
 
     The exponent's field is on top, then the numbers, first to last (row by row of a
     tile), a sign before its magnitude; the lowest `word_bits` are used. Zero has sign 0,
@@ -263,16 +280,16 @@ def pack(
         TypeError, ValueError: As `quantize`; if a word is wider than 64 bits, or the
             exponent has no bounds.
     """
-    _check_word(fmt)
+    check_format(fmt)
+    bias = tensor_bias(x, fmt) if fmt.bias == "tensor" else fmt.bias
+    bias = _checked_bias(fmt, bias)
     codes = jax.device_get(encode(jnp.asarray(x), fmt, axis, key, tile=tile))
     lies = blocks.layout(codes.mantissas.ndim, fmt.block_size, axis, tile)
     numbers = blocks.gathered(
         codes.mantissas.astype(np.int64), lies
     )  # [..., block_size]
-    field = np.where(numbers.any(-1), codes.exponents + int(fmt.bias or 0), 0).astype(
-        np.uint64
-    )
-    words = field
+    field = np.where(numbers.any(-1), codes.exponents + bias, 0)
+    words = field.astype(np.uint64)
     for i in range(fmt.block_size):
         number = numbers[..., i]
         sign = (number < 0).astype(np.uint64) << np.uint64(fmt.mantissa_bits)
@@ -288,6 +305,7 @@ def unpack(
     *,
     tile: Sequence[int] | None = None,
     shape: tuple[int, ...] | None = None,
+    bias: int | None = None,
 ) -> NDArray[np.float32]:
     """Numbers that `pack` has written, on the host.
 
@@ -295,13 +313,19 @@ def unpack(
         words: [...] of `pack`; bits above `word_bits` must be zero.
         fmt, axis, tile: As packed.
         shape: Of the packed array, without its padding; None leaves that in.
+        bias: Of the packed array, where the format's is `tensor`.
 
     Raises:
+        TypeError: If `words` are not whole numbers.
         ValueError: As `pack`; if a word has more bits than the format, or `shape` is not
             that of so many words.
     """
-    _check_word(fmt)
-    found = np.asarray(words, np.uint64)
+    check_format(fmt)
+    bias = _checked_bias(fmt, bias if fmt.bias == "tensor" else fmt.bias)
+    given = np.asarray(words)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"`words` are {given.dtype}; pass the whole numbers of `pack`.")
+    found = given.astype(np.uint64)
     if fmt.word_bits < 64 and found.size and int(found.max()) >> fmt.word_bits:
         raise ValueError(
             f"`words` holds {int(found.max()):#x}, which has more than the format's "
@@ -316,10 +340,11 @@ def unpack(
             np.where(code >> np.uint64(fmt.mantissa_bits), -magnitude, magnitude)
         )
     field = (found >> np.uint64(fmt.block_size * width)).astype(int)
-    exponent = field - int(fmt.bias or 0) - (fmt.mantissa_bits - 1)
+    exponent = field - bias - (fmt.mantissa_bits - 1)
     with np.errstate(over="ignore"):
         values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
-    values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+    most = blocks.LARGEST_NUMBER
+    values = np.clip(values, -most, most).astype(np.float32)
     lies = blocks.layout(found.ndim, fmt.block_size, axis, tile)
     return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
 
@@ -327,20 +352,27 @@ def unpack(
 def tensor_bias(x: ArrayLike, fmt: Format) -> int:
     """The bias of `bias="tensor"` for an array, on the host: 2^bits - 1 - its largest E.
 
-    `pack(x, dataclasses.replace(fmt, bias=tensor_bias(x, fmt)))` keeps such an array.
+    `unpack(pack(x, fmt), fmt, bias=tensor_bias(x, fmt))` is `quantize(x, fmt)`.
     """
-    top = jnp.max(blocks.exponents(blocks.real(jnp.asarray(x))), initial=-126)
-    return 2**fmt.exponent_bits - 1 - int(top)
+    given = blocks.real(x)
+    exponents = blocks.exponents(jnp.where(jnp.isnan(given), 0.0, given))
+    return 2**fmt.exponent_bits - 1 - int(jnp.max(exponents, initial=-126))
 
 
-def _check_word(fmt: Format) -> None:
-    if not is_whole(fmt.bias):
+def _checked_bias(fmt: Format, bias: Any) -> int:
+    if fmt.bias == "tensor" and not is_whole(bias):
         raise ValueError(
-            f"`fmt.bias` (={fmt.bias!r}) is no number, so that an exponent has no field "
-            "of bits; give it one, such as 7 or that of `tensor_bias`."
+            f"`bias` (={bias!r}) must be a whole number, as of `tensor_bias(x, fmt)`, "
+            "where `fmt.bias` is `tensor`."
+        )
+    if not is_whole(bias):
+        raise ValueError(
+            f"`fmt.bias` (={bias!r}): an exponent without bounds has no field of bits; "
+            "give it a bias, such as 7, or `tensor`."
         )
     if fmt.word_bits > 64:
         raise ValueError(
             f"`fmt` has words of {fmt.word_bits} bits: {fmt.exponent_bits} + "
             f"{fmt.block_size} x {fmt.mantissa_bits + 1}; at most 64 can be packed."
         )
+    return int(bias)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from codesign.numerics.bfp import Format, encode
+from codesign.numerics import blocks
+from codesign.numerics.bfp import Format, check_format, encode
 from codesign.types import Array, is_whole
 
 _INT32 = 2**31 - 1
@@ -18,8 +19,9 @@ class Accumulator:
     """A fixed-point register that the products of blocks are shifted into (V-A).
 
     Attributes:
-        bits: Of two's complement; the paper gives no width: 32 is assumed, range 16 to
-            32.
+        bits: With the sign; it saturates at 2^(bits - 1) - 1 and at the negative of that,
+            which are also the ends for a product that is shifted in. The paper gives no
+            width: 32 is assumed, range 16 to 32.
         lowest_exponent: Of its lowest bit, 2^lowest_exponent; below it a product is cut
             towards zero. The product of two of CAMEL's blocks ends at 2^-22.
     """
@@ -30,7 +32,7 @@ class Accumulator:
     def __post_init__(self):
         if not is_whole(self.bits) or not 2 <= self.bits <= 32:
             raise ValueError(
-                f"`bits` (={self.bits!r}) must be a whole number, 2 to 32."
+                f"`bits` (={self.bits!r}) must be a whole number from 2 to 32."
             )
         if not is_whole(self.lowest_exponent) or abs(self.lowest_exponent) > 126:
             raise ValueError(
@@ -65,15 +67,25 @@ def dot(
     reference for products of quantised arrays, many times slower than those.
 
     Args:
-        x, y: Quantised here, so no key is needed for what is quantised already.
-        fmt, other: Of x and of y; `other` is `fmt` if None.
+        x, y: Quantised here, which changes nothing in what is quantised already.
+        fmt, other: Of x and of y; `other` is `fmt` if None. With `nan_block`, too,
+            infinity is the largest code and NaN is 0.
         accumulator: Where the products of blocks are added, first to last.
 
     Raises:
+        TypeError: If `x` or `y` is of whole numbers, or a format is none.
         ValueError: If the shapes do not fit, the blocks differ in length, the rounding
             is stochastic, or a product of blocks may not fit 31 bits.
     """
-    other = other or fmt
+    other = fmt if other is None else other
+    check_format(fmt)
+    check_format(other, "other")
+    if "stochastic" in (fmt.rounding, other.rounding):
+        raise ValueError(
+            "`fmt` and `other` must not round stochastically here; quantise with a key "
+            "first, and pass formats of another rounding: it changes nothing then."
+        )
+    x, y = blocks.real(x, "x"), blocks.real(y, "y")
     if y.ndim != 2 or x.ndim < 1 or x.shape[-1] != y.shape[0]:
         raise ValueError(
             f"`x` {x.shape} and `y` {y.shape} must be [..., K] and [K, N]."
@@ -93,14 +105,15 @@ def dot(
     left, right = encode(x, fmt), encode(y, other, axis=0)
     pads = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)]
     a = jnp.pad(left.mantissas, pads).astype(jnp.int32)
-    a = a.reshape(*x.shape[:-1], -1, size)
+    num_blocks = -(-y.shape[0] // size)
+    a = a.reshape(*x.shape[:-1], num_blocks, size)
     b = jnp.pad(right.mantissas, ((0, -y.shape[0] % size), (0, 0))).astype(jnp.int32)
-    b = b.reshape(-1, size, y.shape[1])
+    b = b.reshape(num_blocks, size, y.shape[1])
     products = jnp.einsum(
         "...kb,kbn->k...n", a, b, preferred_element_type=jnp.int32
     )  # [blocks, ..., N]
     exponents = jnp.moveaxis(left.exponents, -1, 0)[..., None]
-    ends = right.exponents.reshape(len(b), *(1,) * (x.ndim - 1), -1)
+    ends = right.exponents.reshape(num_blocks, *(1,) * (x.ndim - 1), y.shape[1])
     exponents = exponents + ends - (fmt.mantissa_bits + other.mantissa_bits - 2)
     if accumulator is None:
         terms = jnp.ldexp(products.astype(jnp.float32), exponents)
@@ -115,16 +128,16 @@ def _accumulated(products: Array, exponents: Array, register: Accumulator) -> Do
         total, saturations = carry
         product, shift = term
         shift = shift - register.lowest_exponent
-        sign, magnitude = jnp.sign(product), jnp.abs(product)
-        too_large = magnitude > jnp.int32(most) >> jnp.clip(shift, 0, 31)
-        shifted = magnitude << jnp.clip(shift, 0, 31)
-        shifted = jnp.where(shift < 0, magnitude >> jnp.clip(-shift, 0, 31), shifted)
-        term = sign * jnp.where(too_large, most, shifted)
+        left, right = jnp.clip(shift, 0, 31), jnp.clip(-shift, 0, 31)
+        magnitude = jnp.abs(product) >> right
+        too_large = magnitude > jnp.int32(most) >> left
+        term = jnp.sign(product) * jnp.where(too_large, most, magnitude << left)
         is_high = (total > 0) & (term > most - jnp.maximum(total, 0))
         is_low = (total < 0) & (term < -most - jnp.minimum(total, 0))
         is_over = is_high | is_low
         total = jnp.where(is_over, jnp.sign(term) * most, total + term)
-        return (total, saturations + jnp.sum(is_over | too_large)), None
+        reached = jnp.sum(is_over | too_large, dtype=jnp.int32)
+        return (total, saturations + reached), None
 
     start = jnp.zeros(products.shape[1:], jnp.int32), jnp.int32(0)
     exponents = jnp.broadcast_to(exponents, products.shape)

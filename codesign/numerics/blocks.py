@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import ArrayLike
 
 from codesign.types import Array, is_whole
 
@@ -16,6 +16,7 @@ Layout = tuple[tuple[int, int], ...]
 _MOST_ROWS = 16
 _ZERO = np.float32(0)
 LARGEST_EXPONENT, SMALLEST_EXPONENT = 127, -126  # of normal float32
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 def layout(
@@ -35,6 +36,10 @@ def layout(
     """
     if tile is None:
         if not is_whole(axis) or not -rank <= axis < rank:
+            if rank == 0:
+                raise ValueError(
+                    "`x` is a single number; blocks need an axis, as of [1]."
+                )
             raise ValueError(
                 f"`axis` (={axis!r}) must be a whole number from {-rank} to {rank - 1}: "
                 f"`x` has {rank} axes."
@@ -84,6 +89,7 @@ def _larger(a: Array, b: Array) -> Array:
 def spread(values: Array, lies: Layout, shape: tuple[int, ...]) -> Array:
     """Gives every number of an array of `shape` the value of its block."""
     for axis, size in lies:
+        size = min(size, shape[axis])
         axis %= values.ndim
         ahead, behind = values.shape[: axis + 1], values.shape[axis + 1 :]
         values = jnp.broadcast_to(
@@ -128,7 +134,7 @@ def scaled(x: Array, factors: Sequence[Array]) -> Array:
     return x
 
 
-def real(x: Array, name: str = "x") -> Array:
+def real(x: ArrayLike, name: str = "x") -> Array:
     """Float32 of real numbers.
 
     Raises:
@@ -143,9 +149,12 @@ def real(x: Array, name: str = "x") -> Array:
     return x.astype(jnp.float32)
 
 
-def as_given(q: Array, x: jax.Array) -> Array:
-    """Quantised float32 in the type that `x` had."""
-    return q.astype(jnp.result_type(x))
+def cast(q: Array, kind: np.dtype) -> Array:
+    """Quantised float32 in another type; what is finite stays so."""
+    most = float(jnp.finfo(kind).max)
+    if most < LARGEST_NUMBER:
+        q = jnp.clip(q, -most, most)
+    return q.astype(kind)
 
 
 def gathered(x: np.ndarray, lies: Layout) -> np.ndarray:
@@ -156,19 +165,19 @@ def gathered(x: np.ndarray, lies: Layout) -> np.ndarray:
         pads = [(0, 0)] * x.ndim
         pads[at] = (0, -x.shape[at] % size)
         x = np.pad(x, pads)
-        x = x.reshape(*x.shape[:at], -1, size, *x.shape[at + 1 :])
+        x = x.reshape(*x.shape[:at], x.shape[at] // size, size, *x.shape[at + 1 :])
         x = np.moveaxis(x, at + 1, -1)
-    return x.reshape(*x.shape[:rank], -1)
+    return x.reshape(*x.shape[:rank], math.prod(size for _, size in lies))
 
 
 def scattered(x: np.ndarray, lies: Layout, shape: Sequence[int] | None) -> np.ndarray:
     """The reverse of `gathered`, cut to `shape`."""
     rank = x.ndim - 1
     x = x.reshape(*x.shape[:rank], *(size for _, size in lies))
-    for axis, _ in reversed(lies):
+    for axis, size in reversed(lies):
         at = rank + axis
         x = np.moveaxis(x, -1, at + 1)
-        x = x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
+        x = x.reshape(*x.shape[:at], x.shape[at] * size, *x.shape[at + 2 :])
     if shape is None:
         return x
     padding = dict(lies)

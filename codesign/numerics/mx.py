@@ -20,7 +20,6 @@ from codesign.types import Array, is_whole
 BLOCK_SIZE = 32
 SCALE_BIAS = 127  # of E8M0: 2^(code - 127); code 255 is NaN, which is not written
 _SCALES = (-127, 127)
-_LARGEST = float(np.finfo(np.float32).max)
 _INFINITY, _FRACTION = np.uint32(0x7F800000), np.uint32(0x7FFFFF)
 
 
@@ -109,9 +108,9 @@ def quantize(
         S = clip(floor(log2 max |x|) - emax, -127, 127),    q = 2^S element(x 2^-S)
 
     `element` rounds to the format's numbers and saturates at the largest. A short last
-    block counts as padded with zeros. NaN becomes 0, infinity the block's largest number,
-    or the largest float32 where that is beyond it; subnormal results may flush to zero.
-    The derivative is straight-through.
+    block counts as padded with zeros. NaN becomes 0, infinity the block's largest number;
+    what is beyond float32, or the type of `x`, is its largest. Subnormal results may flush
+    to zero. The derivative is straight-through.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -126,16 +125,17 @@ def quantize(
         ValueError: For an unknown name or mode, no such axis, a block of less than one,
             or stochastic rounding without a key.
     """
-    given = blocks.real(x)
-    values = lax.stop_gradient(given)
-    elements, scale, lies = _elements(values, name, axis, block_size, mode, key)
+    x = jnp.asarray(x)
+    values = lax.stop_gradient(blocks.real(x))
     # Half an element by twice the scale: no factor is below the normal numbers.
+    halves, scale, lies = _elements(values, name, axis, block_size, mode, key, -1)
     factors = blocks.scale_of(
         scale + 1, (_SCALES[0] + 1, _highest_scale(element_format(name)) + 1)
     )
-    spread = [blocks.spread(factor, lies, given.shape) for factor in factors]
-    q = jnp.clip(blocks.scaled(elements * 0.5, spread), -_LARGEST, _LARGEST)
-    return blocks.as_given(rounding.straight_through(given, q), x)
+    spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
+    most = blocks.LARGEST_NUMBER
+    q = jnp.clip(blocks.scaled(halves, spread), -most, most)
+    return rounding.straight_through(x, blocks.cast(q, x.dtype))
 
 
 def _highest_scale(fmt: ElementFormat) -> int:
@@ -143,12 +143,12 @@ def _highest_scale(fmt: ElementFormat) -> int:
     return min(_SCALES[1], infinity - fmt.largest_exponent)
 
 
-def _elements(x, name, axis, block_size, mode, key):
-    """Elements [...] as float32, int32 scale exponents, and how their blocks lie."""
+def _elements(x, name, axis, block_size, mode, key, shift=0):
+    """Elements 2^shift [...], float32, int32 scale exponents, and how their blocks lie."""
     fmt = element_format(name)
-    rounding.check_mode(mode, key)
+    rounding.check_mode(mode, key, name="mode")
     y, scale, lies = _scaled(x, fmt, axis, block_size)
-    return _rounded(y, fmt, mode, key), scale, lies
+    return _rounded(y, fmt, mode, key, shift), scale, lies
 
 
 def _scaled(x, fmt, axis, block_size):
@@ -166,17 +166,23 @@ def _scaled(x, fmt, axis, block_size):
     return y, scale, lies
 
 
-def _rounded(y: Array, fmt: ElementFormat, mode: str, key: Array | None) -> Array:
-    """Element of a format beside each number of `y`, float32."""
+def _rounded(
+    y: Array, fmt: ElementFormat, mode: str, key: Array | None, shift: int = 0
+) -> Array:
+    """Element of a format beside each number of `y`, by 2^shift, float32.
+
+    A product by 2^shift afterwards XLA would move to the scales, which may not hold it.
+    """
     y = jnp.clip(y, -2 * fmt.largest, 2 * fmt.largest)  # infinity among them
     if not fmt.exponent_bits:
-        q = rounding.round_to_whole(y * 64, mode, key) * (1 / 64)
+        q = rounding.round_to_whole(y * 64, mode, key) * 2.0 ** (shift - 6)
     else:
         exponent = jnp.maximum(blocks.exponents(y), 1 - fmt.bias)
         steps = blocks.power_of_two(fmt.mantissa_bits - exponent)
-        step = blocks.power_of_two(exponent - fmt.mantissa_bits)
+        step = blocks.power_of_two(exponent - fmt.mantissa_bits + shift)
         q = rounding.round_to_whole(y * steps, mode, key) * step
-    return jnp.clip(q, -fmt.largest, fmt.largest)
+    most = fmt.largest * 2.0**shift
+    return jnp.clip(q, -most, most)
 
 
 def is_saturated(x: Array, name: str, axis: int = -1) -> Array:
@@ -211,18 +217,20 @@ def pack(x: ArrayLike, name: str, axis: int = -1) -> Packed:
     elements, scale, _ = jax.device_get(
         _elements(given, name, axis, BLOCK_SIZE, "nearest_even", None)
     )
+    elements = np.where(elements == 0, np.float32(0), elements)
     return Packed((scale + SCALE_BIAS).astype(np.uint8), encode(elements, name))
 
 
 def unpack(packed: Packed, name: str, axis: int = -1) -> NDArray[np.float32]:
-    """Numbers that `pack` has written, on the host.
+    """Numbers that `pack` has written, on the host; a scale of 255 makes NaN.
 
     Raises:
-        ValueError: As `decode`; if there are not as many scales as the elements have
-            blocks.
+        TypeError, ValueError: As `decode`; if there are not as many scales as the elements
+            have blocks.
     """
-    scales, elements = (np.asarray(part, np.uint8) for part in packed)
-    values = decode(elements, name).astype(float)
+    scales = _whole(packed[0], "packed.scales", 256)
+    elements = decode(packed[1], name)
+    values = elements.astype(float)
     blocks.layout(values.ndim, BLOCK_SIZE, axis)
     shape = list(values.shape)
     shape[axis] = -(-shape[axis] // BLOCK_SIZE)
@@ -231,26 +239,37 @@ def unpack(packed: Packed, name: str, axis: int = -1) -> NDArray[np.float32]:
             f"`packed.scales` {scales.shape} must be {tuple(shape)} for elements "
             f"{values.shape}: one of each block of {BLOCK_SIZE} along axis {axis}."
         )
-    exponents = np.repeat(scales.astype(int) - SCALE_BIAS, BLOCK_SIZE, axis)
-    exponents = np.take(exponents, range(values.shape[axis]), axis)
-    values = np.ldexp(values, exponents)
-    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
+    scales = np.repeat(scales, BLOCK_SIZE, axis)
+    scales = np.take(scales, range(values.shape[axis]), axis)
+    values = np.ldexp(values, scales - SCALE_BIAS)
+    most = blocks.LARGEST_NUMBER
+    values = np.where(np.isinf(elements), values, np.clip(values, -most, most))
+    return np.where(scales == 255, np.nan, values).astype(np.float32)
 
 
 def decode(codes: ArrayLike, name: str) -> NDArray[np.float32]:
     """Numbers of element codes, sign on top: [...] uint8 -> [...] float32, on the host.
 
     Raises:
+        TypeError: If the codes are not whole numbers.
         ValueError: If a code has more bits than the format.
     """
     fmt = element_format(name)
+    return _numbers(fmt)[_whole(codes, "codes", 2**fmt.bits)]
+
+
+def _whole(codes: ArrayLike, name: str, num_codes: int) -> NDArray[np.int64]:
     found = np.asarray(codes)
-    if found.size and not 0 <= found.min() <= found.max() < 2**fmt.bits:
-        raise ValueError(
-            f"`codes` must be from 0 to {2**fmt.bits - 1} for {name!r}, got "
-            f"{found.min()} to {found.max()}."
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(
+            f"`{name}` are {found.dtype}; pass whole numbers, as of `pack`."
         )
-    return _numbers(fmt)[found.astype(int)]
+    if found.size and not 0 <= found.min() <= found.max() < num_codes:
+        raise ValueError(
+            f"`{name}` must be from 0 to {num_codes - 1}, got {found.min()} to "
+            f"{found.max()}; they were packed in another format."
+        )
+    return found.astype(np.int64)
 
 
 def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
@@ -258,10 +277,11 @@ def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
 
     Whole numbers are in two's complement and have no infinity, NaN or negative zero.
     Infinity and NaN keep their code where the format has one; elsewhere infinity is the
-    largest number, and NaN is 0.
+    largest number, and NaN is 0. Float32 is what is encoded.
     """
     fmt = element_format(name)
-    found = np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):
+        found = np.asarray(values, np.float32)
     if not fmt.exponent_bits:
         number = np.clip(np.rint(np.nan_to_num(found).astype(float) * 64), -128, 127)
         return number.astype(np.int8).view(np.uint8)
@@ -272,6 +292,7 @@ def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
     code = np.searchsorted(magnitudes[np.isfinite(magnitudes)], np.abs(rounded))
     if fmt.special < 128:
         payload = (found.view(np.uint32) & _FRACTION) >> (23 - fmt.mantissa_bits)
+        payload = np.maximum(payload, 1)  # 0 is infinity's
         code = np.where(np.isnan(found), fmt.special | payload, code)
     if np.isinf(magnitudes).any():
         code = np.where(np.isinf(found), fmt.special, code)

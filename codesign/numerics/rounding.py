@@ -1,13 +1,15 @@
 """Rounding to whole numbers, and the cheap random bits that stochastic rounding takes."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from codesign.records.named import nearest
-from codesign.types import Array
+from codesign.types import Array, is_whole
 
 MODES = ("truncate", "nearest_even", "nearest_away", "stochastic")
 
@@ -31,7 +33,7 @@ def round_to_whole(x: Array, mode: str, key: Array | None = None) -> Array:
     Raises:
         ValueError: As `check_mode`.
     """
-    check_mode(mode, key)
+    check_mode(mode, key, name="mode")
     if mode == "nearest_even":
         return jnp.round(x)
     whole = jnp.trunc(x)
@@ -43,18 +45,24 @@ def round_to_whole(x: Array, mode: str, key: Array | None = None) -> Array:
     return whole + jnp.copysign(up.astype(x.dtype), x)
 
 
-def check_mode(mode: str, key: Array | None = None, *, needs_key: bool = True) -> None:
-    """Refuses what is no way of rounding.
+def check_mode(
+    mode: str,
+    key: Array | None = None,
+    *,
+    needs_key: bool = True,
+    name: str = "rounding",
+) -> None:
+    """Refuses what is no way of rounding, an argument of `name`.
 
     Raises:
         ValueError: If `mode` is not one of `MODES`; or it is `stochastic`, a key is
             needed, and there is none.
     """
     if mode not in MODES:
-        raise ValueError(f"`rounding` (={mode!r}): {nearest(mode, MODES)}")
+        raise ValueError(f"`{name}` (={mode!r}): {nearest(mode, MODES)}")
     if mode == "stochastic" and key is None and needs_key:
         raise ValueError(
-            '`rounding="stochastic"` needs `key`, such as `jax.random.key(0)`; fold the '
+            f'`{name}="stochastic"` needs `key`, such as `jax.random.key(0)`; fold the '
             "step into it, so that no two steps round alike."
         )
 
@@ -67,25 +75,24 @@ def uniform(key: Array, shape: tuple[int, ...]) -> Array:
 def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint32 of `shape`: a hash of each position, 10 integer operations.
 
-    Two words a, b are mixed of the key first; one is added to the position, the other
-    comes in between the rounds. Were both added, the streams of two keys would be one
-    stream, shifted. The rounds are those of `lowbias32` (Wellons, "Prospecting for hash
-    functions", 2018). For rounding and noise, not for cryptography: threefry would cost a
-    fifth of a training step, this a fiftieth.
+    Two words are mixed of the key first. One is added to the position, and the bits of
+    the other are flipped between the rounds: were they added there, the streams of any
+    two keys would be one stream, shifted, plus a constant. The rounds are those of
+    `lowbias32` (Wellons, "Prospecting for hash functions", 2018). For rounding and noise,
+    not for cryptography: threefry would cost a fifth of a training step, this a fiftieth.
 
     Args:
-        key: A key of `jax.random`, or a scalar unsigned integer.
+        key: One key of `jax.random`, or a whole number.
         shape: Of fewer than 2^32 values.
 
     Raises:
-        ValueError: If `shape` holds 2^32 values or more.
+        TypeError: If `key` is neither.
+        ValueError: If `key` holds several, or `shape` 2^32 values or more.
     """
     size = math.prod(shape)
     if size >= 2**32:
         raise ValueError(f"`shape` (={shape}) must hold fewer than 2^32 values.")
-    if jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
-    words = jnp.ravel(jnp.asarray(key)).astype(jnp.uint32)
+    words = _words_of(key)
     offset, inner = jnp.uint32(0x9E3779B9), jnp.uint32(0x85EBCA6B)
     for i in range(words.size):
         offset = _mix(offset ^ words[i])
@@ -96,8 +103,22 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
         x = jnp.expand_dims(x, -1) + _along(length, axis) * step
     x = x.reshape(shape)
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = ((x ^ (x >> 15)) + inner) * jnp.uint32(0x846CA68B)
+    x = ((x ^ (x >> 15)) ^ inner) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
+
+
+def _words_of(key: Any) -> Array:
+    kind = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
+    if kind is not None and jnp.issubdtype(kind, jax.dtypes.prng_key):
+        if key.shape:
+            raise ValueError(
+                f"`key` holds {key.shape} keys; pass one of them, or map over them by "
+                "`jax.vmap`."
+            )
+        return jnp.ravel(jax.random.key_data(key))
+    if not is_whole(key) and (kind is None or not jnp.issubdtype(kind, jnp.integer)):
+        raise TypeError(f"`key` (={key!r}) must be a key, such as `jax.random.key(0)`.")
+    return jnp.ravel(jnp.asarray(key)).astype(jnp.uint32)
 
 
 def _along(length: int, axis: int) -> Array:
