@@ -89,9 +89,9 @@ def _unfold(x, kernel, *, strides, padding, groups):
     """
     if groups != 1:
         raise ValueError("`unfold` serves `groups=1` only; use `xla`.")
-    patches = _patches(x, kernel, strides, padding)
-    *shape, num_outputs = *patches[0].shape[:3], kernel.shape[3]
-    rows = jnp.concatenate(patches, -1).reshape(math.prod(shape), -1)
+    taps = patches(x, kernel, strides, padding)
+    *shape, num_outputs = *taps[0].shape[:3], kernel.shape[3]
+    rows = jnp.concatenate(taps, -1).reshape(math.prod(shape), -1)
     y = _dot(rows, kernel.reshape(-1, num_outputs))
     return y.reshape(*shape, num_outputs)
 
@@ -102,16 +102,16 @@ def _shifted(x, kernel, *, strides, padding, groups):
     Beside a forward pass that has unfolded the same input it would be the slower one.
     """
     del groups
-    patches = _patches(x, kernel, strides, padding)
-    *shape, num_outputs = *patches[0].shape[:3], kernel.shape[3]
-    taps = kernel.reshape(-1, kernel.shape[2], num_outputs)
-    rows = [patch.reshape(math.prod(shape), -1) for patch in patches]
-    y = sum(_dot(row, tap) for row, tap in zip(rows, taps, strict=True))
+    taps = patches(x, kernel, strides, padding)
+    *shape, num_outputs = *taps[0].shape[:3], kernel.shape[3]
+    matrices = kernel.reshape(-1, kernel.shape[2], num_outputs)
+    rows = [tap.reshape(math.prod(shape), -1) for tap in taps]
+    y = sum(_dot(row, matrix) for row, matrix in zip(rows, matrices, strict=True))
     return jnp.reshape(y, (*shape, num_outputs))
 
 
-def _patches(x, kernel, strides, padding):
-    """The input of each tap of the kernel, in row-major order: [B, H', W', C] each."""
+def patches(x, kernel, strides, padding):
+    """The input of each tap of a kernel, in row-major order: [B, H', W', C] each."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     batch, height, width, num_inputs = x.shape
     kernel_h, kernel_w = kernel.shape[:2]

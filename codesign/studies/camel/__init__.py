@@ -1,0 +1,1 @@
+"""CAMEL: number formats, reversible networks and an engine that trains."""

@@ -1,0 +1,421 @@
+"""Accuracy, error and speed of training in number formats: tables, figures, numbers."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from codesign.kernels.cast_product import CLASSES
+from codesign.report import (
+    Card,
+    Column,
+    Paragraph,
+    Quantity,
+    Table,
+    canvas,
+    format_percent,
+    plots,
+)
+from codesign.report.panels import draw_panels
+from codesign.studies import claims, frame
+from codesign.studies.camel import schemes
+from codesign.studies.camel.number_formats_result import (
+    FormatRun,
+    Runs,
+    errors,
+    mean_curve,
+    of_scheme,
+)
+from codesign.studies.published import Published, quantities
+
+if TYPE_CHECKING:
+    from codesign.studies.camel.number_formats import NumberFormatsConfig
+
+REFERENCE = "float32"
+PAPER = "bfp5"  # the 58-bit word
+
+_VERDICTS = {
+    "non_inferior": "as good",
+    "inferior": "worse",
+    "not_decided": "not decided",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SchemeRow:
+    """One scheme beside float32.
+
+    Attributes:
+        scheme: Its name.
+        bits: Mean storage of a number.
+        statuses: Of its runs.
+        test: Test accuracies, None where a run diverged.
+        loss: Against float32 from the same seeds, None of float32 itself.
+        verdict: Of the claim that at most a point is lost.
+        epoch_ratio: Time of an epoch over float32's, or None.
+    """
+
+    scheme: str
+    bits: float
+    statuses: tuple[str, ...]
+    test: tuple[float | None, ...]
+    loss: claims.PairedLoss | None
+    verdict: str | None
+    epoch_ratio: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean test accuracy of the runs that did not diverge."""
+        good = [value for value in self.test if value is not None]
+        return float(np.mean(good)) if good else None
+
+
+def rows(config: "NumberFormatsConfig", found: Runs) -> list[SchemeRow]:
+    """Every scheme in the order of the settings; claims are corrected together."""
+    reference = of_scheme(found, REFERENCE)
+    losses = {}
+    for scheme in config.schemes:
+        pairs = claims.paired_losses(
+            [run.test for run in of_scheme(found, scheme)],
+            [run.test for run in reference],
+        )
+        if scheme != REFERENCE and pairs:
+            losses[scheme] = claims.PairedLoss(pairs, reference[0].num_test)
+    verdicts = claims.verdicts(losses)
+    made = []
+    for scheme in config.schemes:
+        runs = of_scheme(found, scheme)
+        times = [_epoch_s(runs), _epoch_s(reference)]
+        made.append(
+            SchemeRow(
+                scheme=scheme,
+                bits=schemes.bits_per_number(scheme),
+                statuses=tuple(run.status for run in runs),
+                test=tuple(run.test for run in runs),
+                loss=losses.get(scheme),
+                verdict=verdicts.get(scheme),
+                epoch_ratio=times[0] / times[1] if all(times) else None,
+            )
+        )
+    return made
+
+
+def _epoch_s(runs: list[FormatRun]) -> float:
+    times = [run.epoch_s for run in runs if run.epoch_s]
+    return float(np.median(times)) if times else 0.0
+
+
+def report(config: "NumberFormatsConfig", found: Runs) -> frame.Report:
+    """All that the study says."""
+    compared = rows(config, found)
+    numbers = [
+        *quantities(_asked(config), compared),
+        *_quantities(compared),
+        *_operand_quantities(config, found),
+    ]
+    table, saturation = _table(config, compared), _accumulator_table(config, found)
+    about = Paragraph(
+        "All operands of all products are cast, forward and backward: weights, "
+        "activations and gradients alike, unless a name says otherwise. What lies between "
+        "products stays float32. Exponents of block formats have the bias of each tensor."
+    )
+    return frame.Report(
+        title="Training in number formats",
+        summary=_summary(compared),
+        sections=[
+            frame.Section("Formats side by side", [about, table]),
+            frame.Section("Accuracy", [*_accuracy_figures(config, found, compared)]),
+            frame.Section("Operands", [*_operand_parts(config, found)]),
+            frame.Section("Accumulators", [saturation] if saturation.rows else []),
+        ],
+        quantities=numbers,
+        cards=[
+            Card(
+                row.scheme,
+                _percent(row.accuracy),
+                f"{row.bits:.3g} bits a number, {_VERDICTS.get(row.verdict or '', '')}",
+            )
+            for row in compared
+            if row.scheme in (REFERENCE, PAPER, "mxfp8_e4m3", "mxfp4_e2m1")
+        ],
+        shown=[table],
+        compared=("Asked and reached",),
+        warnings=[
+            f"{scheme}, seed {seed}: {run.status}; {run.reason}"
+            for (scheme, seed), run in found.items()
+            if run.status != "trained"
+        ],
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "diverged" if value is None else format_percent(value)
+
+
+def _summary(compared: list[SchemeRow]) -> str:
+    by_verdict = {
+        name: [row.scheme for row in compared if row.verdict == name]
+        for name in _VERDICTS
+    }
+    parts = [
+        f"{len(names)} {text} ({', '.join(names)})"
+        for (name, text) in (
+            ("non_inferior", "train as well as float32 within a point"),
+            ("inferior", "lose more than a point"),
+            ("not_decided", "are not decided"),
+        )
+        if (names := by_verdict[name])
+    ]
+    num_seeds = len(compared[0].test)
+    seeds = "one seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    return f"Over {seeds}, of {len(compared) - 1} formats: {'; '.join(parts)}."
+
+
+def _table(config: "NumberFormatsConfig", compared: list[SchemeRow]) -> Table:
+    made = Table(
+        "Formats side by side",
+        [
+            "Format",
+            Column("Bits", format=".2f"),
+            Column("Test accuracy", format="percent"),
+            Column("Loss", "points", lambda v: "—" if v is None else f"{100 * v:+.2f}"),
+            Column(
+                "At most", "points", lambda v: "—" if v is None else f"{100 * v:+.2f}"
+            ),
+            "Against float32",
+            Column("Epoch time", format=lambda v: "—" if v is None else f"{v:.2f} ×"),
+            "Runs",
+        ],
+        footnotes=[
+            "Bits: mean storage of a number, exponents and scales shared out. Loss: mean "
+            "over seeds of float32's test accuracy less the format's; at most: its "
+            "one-sided 95 % bound. As good: a loss above one point is rejected, all "
+            "claims corrected together (Holm). Epoch time: emulation on this machine "
+            "over float32, with validation.",
+        ],
+    )
+    for row in compared:
+        num_bad = sum(status != "trained" for status in row.statuses)
+        style = {"non_inferior": "highlight", "inferior": "bad"}.get(
+            row.verdict or "", ""
+        )
+        made.add(
+            row.scheme,
+            row.bits,
+            row.accuracy,
+            row.loss.mean if row.loss else None,
+            row.loss.bound() if row.loss else None,
+            _VERDICTS[row.verdict] if row.verdict else "—",
+            row.epoch_ratio,
+            f"{len(row.test) - num_bad} of {len(row.test)}",
+            style=style,
+        )
+    return made
+
+
+def _asked(config: "NumberFormatsConfig") -> list[Published[list[SchemeRow]]]:
+    def bound(found: list[SchemeRow]) -> float | None:
+        row = next((row for row in found if row.scheme == PAPER), None)
+        return row.loss.bound() if row and row.loss else None
+
+    if PAPER not in config.schemes or config.num_seeds < claims.LEAST_SEEDS:
+        return []  # fewer decide nothing
+    return [
+        Published(
+            name="accuracy_loss_upper",
+            of={"format": PAPER},
+            ours=bound,
+            asked=claims.TOLERANCE,
+            source="CAMEL, V-C: no loss of accuracy in the 58-bit format",
+            title="Loss of the 58-bit format, at most",
+            note="one-sided 95 % bound over seeds, fraction of 1",
+        )
+    ]
+
+
+def _quantities(compared: list[SchemeRow]) -> Iterator[Quantity]:
+    for row in compared:
+        of, kind = {"format": row.scheme}, "measured"
+        note = "" if row.accuracy is not None else "all runs diverged"
+        yield Quantity("accuracy", row.accuracy, "ratio", kind=kind, of=of, note=note)
+        yield Quantity("bits_per_number", row.bits, "", kind="derived", of=of)
+        if row.loss is not None:
+            yield Quantity("accuracy_loss", row.loss.mean, "ratio", kind=kind, of=of)
+            yield Quantity("claim", None, kind=kind, of=of, note=str(row.verdict))
+        if row.epoch_ratio is not None:
+            yield Quantity("epoch_time_ratio", row.epoch_ratio, kind=kind, of=of)
+
+
+def _operand_quantities(
+    config: "NumberFormatsConfig", found: Runs
+) -> Iterator[Quantity]:
+    for scheme in config.schemes:
+        run = found.get((scheme, config.seed))
+        for tensor in CLASSES if run and run.operands else ():
+            values = errors(run, tensor)
+            yield Quantity(
+                "quantization_error",
+                float(np.mean(values)),
+                "ratio",
+                kind="measured",
+                of={"format": scheme, "tensor": tensor},
+                note="root of the mean squared error over that of the values, mean over "
+                "products",
+            )
+
+
+def _accuracy_figures(
+    config: "NumberFormatsConfig", found: Runs, compared: list[SchemeRow]
+) -> Iterator[frame.Figure]:
+    lines = {}
+    for scheme in config.schemes:
+        curve = mean_curve(of_scheme(found, scheme))
+        lines[scheme] = (list(range(1, len(curve) + 1)), curve)
+    yield frame.Figure(
+        "accuracy_over_epochs",
+        plots.curves(lines, x_label="Epoch", y_label="Validation accuracy", y_unit="%"),
+        "Validation accuracy, mean over seeds.",
+    )
+    drawn = [row for row in compared if row.accuracy is not None]
+    yield frame.Figure(
+        "accuracy_over_bits",
+        _accuracy_over_bits(drawn),
+        "Test accuracy over the storage of a number; each dot is a seed, and the name "
+        "stands at the mean.",
+    )
+
+
+@canvas.styled
+def _accuracy_over_bits(drawn: list[SchemeRow]):
+    figure, axes = canvas.single(4.2)
+    names, points = [], []
+    for index, row in enumerate(drawn):
+        values = [100 * value for value in row.test if value is not None]
+        colour = canvas.CYCLE[index % 7]
+        axes.plot(
+            [row.bits] * len(values), values, "o", ms=3.5, alpha=0.6, color=colour
+        )
+        points.append((row.bits, float(np.mean(values))))
+        names.append(row.scheme)
+    canvas.log_scale(axes, "x")
+    axes.set(xlabel="Storage of a number (bits)", ylabel="Test accuracy (%)")
+    axes.set_xticks([4, 6, 8, 16, 32], ["4", "6", "8", "16", "32"])
+    axes.minorticks_off()
+    canvas.annotate(figure, axes, points, names, line=[])
+    return figure
+
+
+def _operand_parts(config: "NumberFormatsConfig", found: Runs) -> Iterator[Any]:
+    runs = {
+        scheme: run
+        for scheme in config.schemes
+        if (run := found.get((scheme, config.seed))) and run.operands
+    }
+    if not runs:
+        return
+
+    def panel(tensor):
+        def draw(axes):
+            for index, (scheme, run) in enumerate(runs.items()):
+                values = errors(run, tensor)
+                axes.plot(
+                    range(1, len(values) + 1), np.maximum(values, 1e-9), label=scheme,
+                    color=canvas.CYCLE[index % 7], ls=canvas.DASHES[index // 7 % 4],
+                    marker="o", ms=3,
+                )  # fmt: skip
+            canvas.log_scale(axes, "y")
+
+        return draw
+
+    yield frame.Figure(
+        "error_by_layer",
+        draw_panels(
+            [(tensor, panel(tensor)) for tensor in CLASSES],
+            x_label="Product, first to last",
+            y_label="Relative quantisation error",
+            height=2.8,
+        ),
+        "Root of the mean squared error over that of the values, after training, by "
+        "product and class of tensor.",
+    )
+    table = Table(
+        "What the formats did to the operands",
+        [
+            "Format",
+            "Tensor",
+            Column("Error", format="percent"),
+            Column("Zero before", format="percent"),
+            Column("Zero after", format="percent"),
+            Column("Zero blocks", format="percent"),
+            Column("Saturated", format="percent"),
+            Column("Flushed", format="percent"),
+        ],
+        footnotes=[
+            "Means over products. Zero blocks: a multiplier rests; zero after: it rests "
+            "for this number; flushed: not zero before, zero after. By product in "
+            "operand_statistics.json.",
+        ],
+    )
+    for scheme, run in runs.items():
+        for tensor in CLASSES:
+            of = [row for row in run.operands if row.tensor == tensor]
+            names = (
+                "error",
+                "zero",
+                "zero_mantissa",
+                "zero_block",
+                "saturated",
+                "flushed",
+            )
+            means = [
+                float(np.mean([getattr(row, name) for row in of])) for name in names
+            ]
+            table.add(scheme, tensor, *means)
+    yield table
+
+
+def _accumulator_table(config: "NumberFormatsConfig", found: Runs) -> Table:
+    made = Table(
+        "Fixed-point accumulators",
+        [
+            "Format",
+            Column("Bits", format="d"),
+            Column("Error", format=".2e"),
+            Column("Saturated additions", format=".2e"),
+        ],
+        footnotes=[
+            "Results of 64 rows of every product in a forward pass, against sums without "
+            "rounding; means over products. The register's top is one bit above the "
+            "largest result (assumed; the paper gives no width).",
+        ],
+    )
+    for scheme in config.schemes:
+        run = found.get((scheme, config.seed))
+        widths = sorted({row.bits for row in run.accumulators}) if run else ()
+        for bits in widths:
+            of = [row for row in run.accumulators if row.bits == bits]
+            error = float(np.mean([row.error for row in of]))
+            made.add(scheme, bits, error, float(np.mean([r.saturated for r in of])))
+    return made
+
+
+def operands_json(config: "NumberFormatsConfig", found: Runs) -> dict[str, Any]:
+    """What operand_statistics.json holds: by format, product and class of tensor."""
+    content: dict[str, Any] = {
+        "network": config.network,
+        "dataset": config.dataset,
+        "batch_size": config.train.batch_size,
+        "seed": config.seed,
+        "formats": {},
+    }
+    for scheme in config.schemes:
+        run = found.get((scheme, config.seed))
+        products: dict[str, Any] = {}
+        for row in run.operands if run else ():
+            values = dataclasses.asdict(row)
+            name, tensor = values.pop("product"), values.pop("tensor")
+            products.setdefault(name, {})[tensor] = values
+        if products:
+            content["formats"][scheme] = products
+    return content
