@@ -1,8 +1,8 @@
 """Accuracy, error and speed of training in number formats: tables, figures, numbers."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,26 +13,24 @@ from codesign.report import (
     Paragraph,
     Quantity,
     Table,
-    canvas,
     format_percent,
-    plots,
 )
-from codesign.report.panels import draw_panels
+from codesign.report.table import RowStyle
 from codesign.studies import claims, frame
 from codesign.studies.camel import schemes
+from codesign.studies.camel.number_formats_figures import figures
 from codesign.studies.camel.number_formats_result import (
     FormatRun,
     Runs,
     errors,
-    mean_curve,
     of_scheme,
+)
+from codesign.studies.camel.number_formats_settings import (
+    REFERENCE,
+    NumberFormatsConfig,
 )
 from codesign.studies.published import Published, quantities
 
-if TYPE_CHECKING:
-    from codesign.studies.camel.number_formats import NumberFormatsConfig
-
-REFERENCE = "float32"
 PAPER = "bfp5"  # the 58-bit word
 
 _VERDICTS = {
@@ -40,6 +38,9 @@ _VERDICTS = {
     "inferior": "worse",
     "not_decided": "not decided",
 }
+
+
+_STYLES: dict[str, RowStyle] = {"non_inferior": "highlight", "inferior": "bad"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class SchemeRow:
         return float(np.mean(good)) if good else None
 
 
-def rows(config: "NumberFormatsConfig", found: Runs) -> list[SchemeRow]:
+def rows(config: NumberFormatsConfig, found: Runs) -> list[SchemeRow]:
     """Every scheme in the order of the settings; claims are corrected together."""
     reference = of_scheme(found, REFERENCE)
     losses = {}
@@ -106,7 +107,7 @@ def _epoch_s(runs: list[FormatRun]) -> float:
     return float(np.median(times)) if times else 0.0
 
 
-def report(config: "NumberFormatsConfig", found: Runs) -> frame.Report:
+def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
     """All that the study says."""
     compared = rows(config, found)
     numbers = [
@@ -114,6 +115,12 @@ def report(config: "NumberFormatsConfig", found: Runs) -> frame.Report:
         *_quantities(compared),
         *_operand_quantities(config, found),
     ]
+    operands = {
+        scheme: run
+        for scheme in config.schemes
+        if (run := found.get((scheme, config.seed))) and run.operands
+    }
+    drawn = [*figures(config, found, operands)]
     table, saturation = _table(config, compared), _accumulator_table(config, found)
     about = Paragraph(
         "All operands of all products are cast, forward and backward: weights, "
@@ -125,8 +132,8 @@ def report(config: "NumberFormatsConfig", found: Runs) -> frame.Report:
         summary=_summary(compared),
         sections=[
             frame.Section("Formats side by side", [about, table]),
-            frame.Section("Accuracy", [*_accuracy_figures(config, found, compared)]),
-            frame.Section("Operands", [*_operand_parts(config, found)]),
+            frame.Section("Accuracy", drawn[:2]),
+            frame.Section("Operands", [*drawn[2:], *_operand_tables(operands)]),
             frame.Section("Accumulators", [saturation] if saturation.rows else []),
         ],
         quantities=numbers,
@@ -134,7 +141,8 @@ def report(config: "NumberFormatsConfig", found: Runs) -> frame.Report:
             Card(
                 row.scheme,
                 _percent(row.accuracy),
-                f"{row.bits:.3g} bits a number, {_VERDICTS.get(row.verdict or '', '')}",
+                f"{row.bits:.3g} bits a number"
+                + (f", {_VERDICTS[row.verdict]}" if row.verdict else ""),
             )
             for row in compared
             if row.scheme in (REFERENCE, PAPER, "mxfp8_e4m3", "mxfp4_e2m1")
@@ -172,7 +180,7 @@ def _summary(compared: list[SchemeRow]) -> str:
     return f"Over {seeds}, of {len(compared) - 1} formats: {'; '.join(parts)}."
 
 
-def _table(config: "NumberFormatsConfig", compared: list[SchemeRow]) -> Table:
+def _table(config: NumberFormatsConfig, compared: list[SchemeRow]) -> Table:
     made = Table(
         "Formats side by side",
         [
@@ -197,9 +205,7 @@ def _table(config: "NumberFormatsConfig", compared: list[SchemeRow]) -> Table:
     )
     for row in compared:
         num_bad = sum(status != "trained" for status in row.statuses)
-        style = {"non_inferior": "highlight", "inferior": "bad"}.get(
-            row.verdict or "", ""
-        )
+        style = _STYLES.get(row.verdict or "", "")
         made.add(
             row.scheme,
             row.bits,
@@ -214,7 +220,7 @@ def _table(config: "NumberFormatsConfig", compared: list[SchemeRow]) -> Table:
     return made
 
 
-def _asked(config: "NumberFormatsConfig") -> list[Published[list[SchemeRow]]]:
+def _asked(config: NumberFormatsConfig) -> list[Published[list[SchemeRow]]]:
     def bound(found: list[SchemeRow]) -> float | None:
         row = next((row for row in found if row.scheme == PAPER), None)
         return row.loss.bound() if row and row.loss else None
@@ -247,12 +253,12 @@ def _quantities(compared: list[SchemeRow]) -> Iterator[Quantity]:
             yield Quantity("epoch_time_ratio", row.epoch_ratio, kind=kind, of=of)
 
 
-def _operand_quantities(
-    config: "NumberFormatsConfig", found: Runs
-) -> Iterator[Quantity]:
+def _operand_quantities(config: NumberFormatsConfig, found: Runs) -> Iterator[Quantity]:
     for scheme in config.schemes:
         run = found.get((scheme, config.seed))
-        for tensor in CLASSES if run and run.operands else ():
+        if not run or not run.operands:
+            continue
+        for tensor in CLASSES:
             values = errors(run, tensor)
             yield Quantity(
                 "quantization_error",
@@ -265,81 +271,8 @@ def _operand_quantities(
             )
 
 
-def _accuracy_figures(
-    config: "NumberFormatsConfig", found: Runs, compared: list[SchemeRow]
-) -> Iterator[frame.Figure]:
-    lines = {}
-    for scheme in config.schemes:
-        curve = mean_curve(of_scheme(found, scheme))
-        lines[scheme] = (list(range(1, len(curve) + 1)), curve)
-    yield frame.Figure(
-        "accuracy_over_epochs",
-        plots.curves(lines, x_label="Epoch", y_label="Validation accuracy", y_unit="%"),
-        "Validation accuracy, mean over seeds.",
-    )
-    drawn = [row for row in compared if row.accuracy is not None]
-    yield frame.Figure(
-        "accuracy_over_bits",
-        _accuracy_over_bits(drawn),
-        "Test accuracy over the storage of a number; each dot is a seed, and the name "
-        "stands at the mean.",
-    )
-
-
-@canvas.styled
-def _accuracy_over_bits(drawn: list[SchemeRow]):
-    figure, axes = canvas.single(4.2)
-    names, points = [], []
-    for index, row in enumerate(drawn):
-        values = [100 * value for value in row.test if value is not None]
-        colour = canvas.CYCLE[index % 7]
-        axes.plot(
-            [row.bits] * len(values), values, "o", ms=3.5, alpha=0.6, color=colour
-        )
-        points.append((row.bits, float(np.mean(values))))
-        names.append(row.scheme)
-    canvas.log_scale(axes, "x")
-    axes.set(xlabel="Storage of a number (bits)", ylabel="Test accuracy (%)")
-    axes.set_xticks([4, 6, 8, 16, 32], ["4", "6", "8", "16", "32"])
-    axes.minorticks_off()
-    canvas.annotate(figure, axes, points, names, line=[])
-    return figure
-
-
-def _operand_parts(config: "NumberFormatsConfig", found: Runs) -> Iterator[Any]:
-    runs = {
-        scheme: run
-        for scheme in config.schemes
-        if (run := found.get((scheme, config.seed))) and run.operands
-    }
-    if not runs:
-        return
-
-    def panel(tensor):
-        def draw(axes):
-            for index, (scheme, run) in enumerate(runs.items()):
-                values = errors(run, tensor)
-                axes.plot(
-                    range(1, len(values) + 1), np.maximum(values, 1e-9), label=scheme,
-                    color=canvas.CYCLE[index % 7], ls=canvas.DASHES[index // 7 % 4],
-                    marker="o", ms=3,
-                )  # fmt: skip
-            canvas.log_scale(axes, "y")
-
-        return draw
-
-    yield frame.Figure(
-        "error_by_layer",
-        draw_panels(
-            [(tensor, panel(tensor)) for tensor in CLASSES],
-            x_label="Product, first to last",
-            y_label="Relative quantisation error",
-            height=2.8,
-        ),
-        "Root of the mean squared error over that of the values, after training, by "
-        "product and class of tensor.",
-    )
-    table = Table(
+def _operand_tables(operands: Mapping[str, FormatRun]) -> Iterator[Table]:
+    made = Table(
         "What the formats did to the operands",
         [
             "Format",
@@ -357,7 +290,7 @@ def _operand_parts(config: "NumberFormatsConfig", found: Runs) -> Iterator[Any]:
             "operand_statistics.json.",
         ],
     )
-    for scheme, run in runs.items():
+    for scheme, run in operands.items():
         for tensor in CLASSES:
             of = [row for row in run.operands if row.tensor == tensor]
             names = (
@@ -371,11 +304,12 @@ def _operand_parts(config: "NumberFormatsConfig", found: Runs) -> Iterator[Any]:
             means = [
                 float(np.mean([getattr(row, name) for row in of])) for name in names
             ]
-            table.add(scheme, tensor, *means)
-    yield table
+            made.add(scheme, tensor, *means)
+    if made.rows:
+        yield made
 
 
-def _accumulator_table(config: "NumberFormatsConfig", found: Runs) -> Table:
+def _accumulator_table(config: NumberFormatsConfig, found: Runs) -> Table:
     made = Table(
         "Fixed-point accumulators",
         [
@@ -392,15 +326,15 @@ def _accumulator_table(config: "NumberFormatsConfig", found: Runs) -> Table:
     )
     for scheme in config.schemes:
         run = found.get((scheme, config.seed))
-        widths = sorted({row.bits for row in run.accumulators}) if run else ()
-        for bits in widths:
-            of = [row for row in run.accumulators if row.bits == bits]
+        kept = run.accumulators if run else ()
+        for bits in sorted({row.bits for row in kept}):
+            of = [row for row in kept if row.bits == bits]
             error = float(np.mean([row.error for row in of]))
             made.add(scheme, bits, error, float(np.mean([r.saturated for r in of])))
     return made
 
 
-def operands_json(config: "NumberFormatsConfig", found: Runs) -> dict[str, Any]:
+def operands_json(config: NumberFormatsConfig, found: Runs) -> dict[str, Any]:
     """What operand_statistics.json holds: by format, product and class of tensor."""
     content: dict[str, Any] = {
         "network": config.network,
