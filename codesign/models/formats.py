@@ -301,3 +301,20 @@ def _convolution(x, w, window_strides, padding, *, dimension_numbers, **settings
 
 def _conv(x, w, **static):
     return lax.conv_general_dilated(x, w, **static)
+
+
+@contextlib.contextmanager
+def casting(chosen: Formats, *, key: Array | None = None) -> Iterator[None]:
+    """Casts the products of a function while it is traced, of kernels and Flax's layers.
+
+    def loss(params, x, key):
+        with casting(Formats.of("bfp5"), key=key):
+            return jnp.mean(kernels.dense.dense(x, params["kernel"]) ** 2)
+
+    Args:
+        chosen: Formats.
+        key: For stochastic rounding; without one it rounds to the nearest.
+    """
+    words = None if key is None else jax.random.key_data(key)
+    with _Casting(chosen, words, None, {}).entered():
+        yield

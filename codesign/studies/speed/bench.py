@@ -10,6 +10,7 @@ from codesign.records.settings import setting
 from codesign.report import Column, Quantity, Table, canvas, comparison, environment
 from codesign.studies import frame
 from codesign.studies.speed import (
+    format_speed,
     kernel_speed,
     memory_speed,
     search_speed,
@@ -25,6 +26,7 @@ GROUPS = {  # by name of a piece: `measure(size, repeats, seed)`, and sizes, lea
     "memory": memory_speed.PIECES,
     "smooth": smooth_error.PIECES,
     "tracing": trace_peers.PIECES,
+    "formats": format_speed.PIECES,
 }
 
 
