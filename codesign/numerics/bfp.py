@@ -97,8 +97,13 @@ class Format:
 
     @property
     def exponent_limits(self) -> tuple[int, int]:
-        """Smallest and largest E of any array, within what float32 can tell apart."""
-        if not is_whole(self.bias):
+        """Smallest and largest E of any array, within what float32 can tell apart.
+
+        With each array's own bias the last place of a number, too, is at least 2^-126.
+        """
+        if self.bias == "tensor":
+            return max(_ALL_EXPONENTS[0], self.mantissa_bits - 127), _ALL_EXPONENTS[1]
+        if self.bias is None:
             return _ALL_EXPONENTS
         low, high = self._ends()
         return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
@@ -228,7 +233,8 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     x = jnp.where(jnp.isnan(x), 0.0, x)
 
     def rounded(exponent):
-        limits = (-high, bits - 1 - low) if is_whole(bits) else (-high, 22 - low)
+        least, most = (bits, bits) if is_whole(bits) else (1, MAX_MANTISSA_BITS)
+        limits = least - 1 - high, most - 1 - low
         factors = blocks.scale_of(bits - 1 - exponent, limits)
         spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
         return rounding.round_to_whole(blocks.scaled(x, spread), fmt.rounding, key)
@@ -247,7 +253,8 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
 def _values(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Array:
     mantissas, exponent, _ = _codes(x, fmt, lies, key, bits)
     low, high = fmt.exponent_limits
-    limits = (low - (bits if is_whole(bits) else MAX_MANTISSA_BITS) + 1, high)
+    least, most = (bits, bits) if is_whole(bits) else (1, MAX_MANTISSA_BITS)
+    limits = low - (most - 1), high - (least - 1)
     factors = blocks.scale_of(exponent - (bits - 1), limits)
     spread = [blocks.spread(factor, lies, x.shape) for factor in factors]
     q = blocks.scaled(mantissas, spread)
