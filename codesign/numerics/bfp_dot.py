@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def dot(
     fmt: Format,
     other: Format | None = None,
     *,
-    accumulator: Accumulator | None = None,
+    accumulator: Accumulator | Sequence[Accumulator] | None = None,
 ) -> Dot:
     """Product [..., K] x [K, N] -> [..., N] as hardware does it, blocks along K.
 
@@ -70,7 +71,8 @@ def dot(
         x, y: Quantised here, which changes nothing in what is quantised already.
         fmt, other: Of x and of y; `other` is `fmt` if None. With `nan_block`, too,
             infinity is the largest code and NaN is 0.
-        accumulator: Where the products of blocks are added, first to last.
+        accumulator: Where the products of blocks are added, first to last. Of several
+            the value is [A, ..., N], and the saturations are [A].
 
     Raises:
         TypeError: If `x` or `y` is of whole numbers, or a format is none.
@@ -118,29 +120,41 @@ def dot(
     if accumulator is None:
         terms = jnp.ldexp(products.astype(jnp.float32), exponents)
         return Dot(jnp.sum(terms, 0), jnp.int32(0))
+    if isinstance(accumulator, Accumulator):
+        value, saturations = _accumulated(products, exponents, [accumulator])
+        return Dot(value[0], saturations[0])
     return _accumulated(products, exponents, accumulator)
 
 
-def _accumulated(products: Array, exponents: Array, register: Accumulator) -> Dot:
-    most = _INT32 >> (32 - register.bits)
+def _accumulated(
+    products: Array, exponents: Array, registers: Sequence[Accumulator]
+) -> Dot:
+    ones = (1,) * (products.ndim - 1)
+    most = jnp.array([_INT32 >> (32 - each.bits) for each in registers], jnp.int32)
+    most = most.reshape(-1, *ones)
+    lowest = jnp.array([each.lowest_exponent for each in registers], jnp.int32)
+    lowest = lowest.reshape(-1, *ones)
 
     def add(carry, term):
         total, saturations = carry
         product, shift = term
-        shift = shift - register.lowest_exponent
+        shift = shift - lowest
         left, right = jnp.clip(shift, 0, 31), jnp.clip(-shift, 0, 31)
         magnitude = jnp.abs(product) >> right
-        too_large = magnitude > jnp.int32(most) >> left
+        too_large = magnitude > most >> left
         term = jnp.sign(product) * jnp.where(too_large, most, magnitude << left)
         is_high = (total > 0) & (term > most - jnp.maximum(total, 0))
         is_low = (total < 0) & (term < -most - jnp.minimum(total, 0))
         is_over = is_high | is_low
         total = jnp.where(is_over, jnp.sign(term) * most, total + term)
-        reached = jnp.sum(is_over | too_large, dtype=jnp.int32)
+        inner = tuple(range(1, total.ndim))
+        reached = jnp.sum(is_over | too_large, inner, dtype=jnp.int32)
         return (total, saturations + reached), None
 
-    start = jnp.zeros(products.shape[1:], jnp.int32), jnp.int32(0)
+    num = len(registers)
+    start = jnp.zeros((num, *products.shape[1:]), jnp.int32), jnp.zeros(num, jnp.int32)
     exponents = jnp.broadcast_to(exponents, products.shape)
-    (total, saturations), _ = lax.scan(add, start, (products, exponents))
-    value = jnp.ldexp(total.astype(jnp.float32), register.lowest_exponent)
+    terms = products[:, None], exponents[:, None]
+    (total, saturations), _ = lax.scan(add, start, terms)
+    value = jnp.ldexp(total.astype(jnp.float32), lowest)
     return Dot(value, saturations)

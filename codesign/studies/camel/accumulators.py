@@ -1,8 +1,10 @@
 """What a fixed-point accumulator of few bits costs, on the products of a network."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -58,22 +60,29 @@ def measure(
     operands = _operands(network, variables, images, bn_mask, fmt.block_size)
     rows = []
     for number, (x, w) in enumerate(operands, 1):
-        exact = np.asarray(bfp_dot.dot(x, w, fmt).value)
+        exact = np.asarray(_dot(x, w, fmt, None).value)
         largest = float(np.abs(exact).max())
         if not largest:
             continue
         top = int(np.frexp(largest)[1]) + _GUARD_BITS
         additions = exact.size * -(-w.shape[0] // fmt.block_size)
-        for bits in widths:
-            register = bfp_dot.Accumulator(bits=bits, lowest_exponent=top - bits + 1)
-            found = bfp_dot.dot(x, w, fmt, accumulator=register)
-            off = np.asarray(found.value) - exact
-            error = float(np.sqrt(np.sum(off**2) / np.sum(exact**2)))
-            share = int(found.saturations) / additions
-            rows.append(AccumulatorRow(number, bits, error, share))
+        registers = tuple(
+            bfp_dot.Accumulator(bits=bits, lowest_exponent=top - bits + 1)
+            for bits in widths
+        )
+        found = _dot(x, w, fmt, registers)
+        for bits, value, count in zip(widths, *map(np.asarray, found), strict=True):
+            error = float(np.sqrt(np.sum((value - exact) ** 2) / np.sum(exact**2)))
+            rows.append(AccumulatorRow(number, bits, error, int(count) / additions))
     return rows
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _dot(x, w, fmt, registers):
+    return bfp_dot.dot(x, w, fmt, accumulator=registers)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def _operands(network, variables, images, bn_mask, size) -> list[tuple[Array, Array]]:
     """Rows [R, K] and weights [K, N] of every product; blocks lie within a tap."""
     found = []

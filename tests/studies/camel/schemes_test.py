@@ -1,5 +1,7 @@
 """Names of schemes: what they mean, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from codesign.numerics import bfp
@@ -23,11 +25,12 @@ def test_a_class_alone():
 def test_options_follow_each_other():
     found = schemes.parse("bfp3x16+nearest+tile+master_truncate")
     assert found.tile == (4, 4)
-    assert found.weights.rounding == "nearest_even"
-    assert found.master.rounding == "truncate"
-    assert found.master.mantissa_bits == 3
-    assert schemes.parse("bfp5+master").master.rounding == "stochastic"
-    assert schemes.parse("bfp5+stochastic").gradients.rounding == "stochastic"
+    three = bfp.Format(block_size=16, mantissa_bits=3, bias="tensor")
+    assert found.weights == dataclasses.replace(three, rounding="nearest_even")
+    assert found.master == three
+    at_random = bfp.Format(bias="tensor", rounding="stochastic")
+    assert schemes.parse("bfp5+master").master == at_random
+    assert schemes.parse("bfp5+stochastic").gradients == at_random
 
 
 @pytest.mark.parametrize(
