@@ -65,13 +65,22 @@ class NumberFormatsConfig(frame.Config):
 
 _QUICK = (
     *(REFERENCE, "bfloat16", "bfp5", "bfp5+tile", "bfp5+stochastic"),
-    *("bfp5+master", "bfp5+master_truncate", "bfp3", "bfp2", "bfp3+stochastic"),
-    *("mxint8", "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1"),
+    *("bfp5+master", "bfp5+master_truncate", "bfp3", "bfp2"),
+    *("mxint8", "mxfp8_e4m3", "mxfp4_e2m1"),
+)
+_ALL = (
+    *_QUICK,
+    *("bfp5x16", "bfp3+stochastic", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3"),
+    *(f"bfp5:{name}" for name in CLASSES),
 )
 _CIFAR = TrainConfig(epochs=8, weight_decay=5e-4)
 PRESETS = {
     "quick": NumberFormatsConfig(
-        preset="quick", schemes=_QUICK, train=TrainConfig(epochs=8)
+        preset="quick",
+        schemes=_QUICK,
+        # Of four settings tried in float32 the one whose seeds agree best: a network so
+        # small is still learning after 8 epochs of SGD.
+        train=TrainConfig(epochs=8, optimizer="adam", learning_rate=0.003),
     ),
     "smoke": NumberFormatsConfig(
         preset="smoke",
@@ -83,7 +92,7 @@ PRESETS = {
     ),
     "cifar": NumberFormatsConfig(
         preset="cifar",
-        schemes=(*_QUICK, *(f"bfp5:{name}" for name in CLASSES), "bfp5x16"),
+        schemes=_ALL,
         network="vgg11",
         dataset="cifar10",
         num_train=10_000,
@@ -91,7 +100,7 @@ PRESETS = {
     ),
     "paper": NumberFormatsConfig(
         preset="paper",
-        schemes=_QUICK,
+        schemes=_ALL,
         network="resnet18",
         width=1.0,
         dataset="cifar10",
