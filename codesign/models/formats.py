@@ -144,7 +144,10 @@ class InFormats(nn.Module):
                 f"`formats` (={self.formats!r}) must be `Formats`, such as "
                 '`Formats.of("bfp5")`.'
             )
-        nn.share_scope(self, self.module)
+        # Bound in the place of this module, with its parameters, draws and names; under
+        # `nn.share_scope` the modules in its fields would draw others.
+        place = self.scope.rewound() if self.scope else None
+        object.__setattr__(self, "_bound", self.module.copy(parent=place))
 
     def __call__(
         self,
@@ -170,7 +173,7 @@ class InFormats(nn.Module):
         key = self._key(is_training=kwargs.get("train"))
         taps = {} if taps is None else taps
         with _Casting(self.formats, key, widths, taps).entered():
-            return self.module(*args, **kwargs)
+            return self._bound(*args, **kwargs)
 
     def _widths(self, bits: Any) -> Array:
         """[2] of weights and of activations."""
@@ -183,9 +186,10 @@ class InFormats(nn.Module):
                 )
         is_traced = isinstance(bits, Tracer)
         most = bfp.MAX_MANTISSA_BITS
-        if jnp.shape(bits) not in ((), (2,)) or not (
-            is_traced or np.all((np.asarray(bits) >= 1) & (np.asarray(bits) <= most))
-        ):
+        fits = np.shape(bits) in ((), (2,))
+        if not is_traced:
+            fits &= bool(np.all((np.asarray(bits) >= 1) & (np.asarray(bits) <= most)))
+        if not fits:
             raise ValueError(
                 f"`mantissa_bits` (={bits!r}) must be one number, or one for weights and "
                 f"one for activations, from 1 to {most}."

@@ -88,7 +88,6 @@ def _loops(forward, by_input, by_weights, shape, strides, groups):
     [
         ((1, 1), ((1, 1), (1, 1)), 1, "xla"),
         ((2, 1), ((0, 1), (2, 0)), 1, "unfold"),
-        ((2, 1), ((0, 1), (2, 0)), 1, "xla"),
         ((1, 2), ((0, 0), (0, 0)), 2, "xla"),
     ],
 )

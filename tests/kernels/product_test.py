@@ -1,6 +1,5 @@
 """What stands around a product, and for how long."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
