@@ -16,14 +16,8 @@ from codesign.types import Array
 
 CLASSES = ("weights", "activations", "gradients")
 _STREAM = 0x9E3779B9
-_USES = (
-    "forward x",
-    "forward w",
-    "dx g",
-    "dx w",
-    "dw x",
-    "dw g",
-)  # a key's stream each
+# A key's stream each.
+_USES = ("forward x", "forward w", "dx g", "dx w", "dw x", "dw g")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +60,10 @@ def cast_product(
         key: [2] uint32, for stochastic rounding.
         widths: [2] real widths of x and of w in place of their formats' own, or None;
             their derivative is that of `bfp.quantize`.
-        tap: [3, 6] of any numbers, or None. Its gradient is no derivative but
-            `formats.Statistics` of w, x and g in this order: a way out for what is known
-            in the backward pass only.
+        tap: [3, 7] of any numbers, or None. Its gradient is no derivative but a row of
+            `formats.Statistics` of w, x and g each, in this order, and behind them a 1: a
+            way out for what is known in the backward pass only. Of a product that runs
+            several times, as in a scan, rows add; the last number tells how often.
     """
     extra = {"key": key, "widths": widths, "tap": tap}
     given = {name: part for name, part in extra.items() if part is not None}
@@ -146,7 +141,7 @@ class _Casting:
         fmt, settings = self._settings(use, value)
         settings.pop("mantissa_bits", None)
         found = formats.statistics(value, fmt, axis, self._bits(use, fmt), **settings)
-        return jnp.stack(found)
+        return jnp.stack([*found, jnp.ones(())])
 
     def width_gradient(self, pull: Array, value: Array, use: str, axis: int) -> Array:
         """Of the loss by a width, from the gradient by the cast operand."""

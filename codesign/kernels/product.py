@@ -25,10 +25,6 @@ class Axes:
     weight_gradient: Pair  # of x and of g
 
 
-DENSE = Axes(forward=(-1, 0), input_gradient=(-1, 1), weight_gradient=(-2, -2))
-CONVOLUTION = Axes(forward=(-1, 2), input_gradient=(-1, 3), weight_gradient=(0, 0))
-
-
 @dataclasses.dataclass(frozen=True)
 class Product:
     """A product that is linear in each of two operands: `fn(x, w, **static)`.

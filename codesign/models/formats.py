@@ -2,27 +2,25 @@
 
 import contextlib
 import dataclasses
-import warnings
+import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
+from flax.core.scope import LazyRng
+from jax.core import Tracer
 
 from codesign.kernels.cast_product import CLASSES, Casts, cast_product
-from codesign.kernels.convolution import AXES as CONVOLUTION
-from codesign.kernels.dense import dense
-from codesign.kernels.product import Product, around_products, multiply
+from codesign.kernels.product import Product, around_products
+from codesign.models.flax_layers import our_products
 from codesign.numerics import bfp, formats
 from codesign.numerics.formats import NumberFormat
 from codesign.records.named import nearest
-from codesign.types import Array, PyTree, Scalar
-
-# Layers of Flax that multiply where nobody can reach in.
-_CLOSED = (nn.ConvTranspose, nn.ConvLocal, nn.Einsum, nn.OptimizedLSTMCell)
+from codesign.types import Array, PyTree, Scalar, is_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +35,9 @@ class Formats:
             serves the forward product and both gradients, transposed in place (CAMEL,
             V-B). None lays blocks along the axis that each product adds along, so that
             each operand is cast twice.
-        master: Of the weights between steps, of which an update changes the kernels. A
-            format that truncates swallows small updates; `stochastic` keeps their mean.
+        master: Of the weights between steps: of all parameters named `kernel`, in blocks
+            along the last axis but one, or in tiles. A format that truncates swallows
+            small updates; `stochastic` keeps their mean.
     """
 
     weights: NumberFormat = "float32"
@@ -51,18 +50,20 @@ class Formats:
         """Reads names.
 
         Raises:
-            ValueError: If a name is none, or a tile does not fit a format: one without
-                blocks of its size, such as an MX format.
+            ValueError: If a name is none, `tile` is no pair of whole numbers, or it does
+                not fit a format: one without blocks of its size, such as an MX format.
         """
+        if self.tile is not None:
+            object.__setattr__(self, "tile", _checked_tile(self.tile))
         for name in (*CLASSES, "master"):
             fmt = formats.checked(getattr(self, name), name)
             object.__setattr__(self, name, fmt)
-            if self.tile is None or name == "master" or fmt in formats.PLAIN:
+            if self.tile is None or fmt in formats.PLAIN:
                 continue
-            rows, columns = self.tile
-            if not isinstance(fmt, bfp.Format) or fmt.block_size != rows * columns:
+            size = math.prod(self.tile)
+            if not isinstance(fmt, bfp.Format) or fmt.block_size != size:
                 raise ValueError(
-                    f"`tile` (={self.tile}) needs blocks of {rows * columns} numbers, but "
+                    f"`tile` (={self.tile}) needs blocks of {size} numbers, but "
                     f"`{name}` is {formats.label(fmt)}; leave `tile` out, or give it a "
                     "`bfp.Format` of that `block_size`."
                 )
@@ -102,18 +103,27 @@ class Formats:
         return any(formats.is_random(getattr(self, name)) for name in CLASSES)
 
 
+def _checked_tile(tile: Any) -> tuple[int, int]:
+    sizes = tuple(tile) if isinstance(tile, Sequence) else ()
+    if len(sizes) != 2 or not all(is_whole(n) and n > 0 for n in sizes):
+        raise ValueError(f"`tile` (={tile!r}) must be (rows, columns), such as (3, 3).")
+    return int(sizes[0]), int(sizes[1])
+
+
 class InFormats(nn.Module):
     """A module whose products are in number formats; called as the module itself is.
 
         network = models.Network(InFormats(Small(), Formats.of("bfp5")), ...)
 
     It has the module's own parameters, under the same names. What is cast are the
-    products of `models.layers` and of `nn.Dense`, `nn.DenseGeneral`, `nn.Conv` and
-    `kernels.einsum`, wherever they stand in the module. A product that a module writes
-    itself (`x @ w`) stays float32; write `kernels.dense.dense(x, w)` in its place.
+    products of `models.layers`, of `nn.Dense`, `nn.DenseGeneral`, `nn.Conv` and
+    `nn.MultiHeadDotProductAttention` and what derives from them, and of `kernels.einsum`,
+    wherever they stand in the module. A product that a module writes itself (`x @ w`)
+    stays float32; write `kernels.dense.dense(x, w)` in its place.
 
-    Stochastic rounding draws of the key of the call, as dropout does; a call without one
-    (evaluation) rounds to the nearest instead.
+    Stochastic rounding draws of the key of the call (of the stream `rounding`, or else of
+    `params` or `dropout`) without changing what dropout draws; a call without one
+    (evaluation) rounds to the nearest instead. All steps of a scan have the same bits.
 
     Attributes:
         module: Any Flax module.
@@ -129,7 +139,15 @@ class InFormats(nn.Module):
         return type(self.module).__name__
 
     def setup(self):
-        nn.share_scope(self, self.module)
+        if not isinstance(self.formats, Formats):
+            raise TypeError(
+                f"`formats` (={self.formats!r}) must be `Formats`, such as "
+                '`Formats.of("bfp5")`.'
+            )
+        # Bound in the place of this module, with its parameters, draws and names; under
+        # `nn.share_scope` the modules in its fields would draw others.
+        place = self.scope.rewound() if self.scope else None
+        object.__setattr__(self, "_bound", self.module.copy(parent=place))
 
     def __call__(
         self,
@@ -145,30 +163,54 @@ class InFormats(nn.Module):
                 of their formats' own, with a derivative. Block floating point only.
             taps: By the name of a product, see `cast_product`.
             *args, **kwargs: Of the module.
+
+        Raises:
+            ValueError: If a format is random, `train` is set and there is no key; or
+                `mantissa_bits` has another shape, is out of range (a traced one makes
+                NaN), or has no block floating point to act on.
         """
-        widths = None
-        if mantissa_bits is not None:
-            widths = jnp.broadcast_to(jnp.asarray(mantissa_bits, jnp.float32), (2,))
-            if not formats.has_width(self.formats.weights) or not formats.has_width(
-                self.formats.activations
-            ):
+        widths = None if mantissa_bits is None else self._widths(mantissa_bits)
+        key = self._key(is_training=kwargs.get("train"))
+        taps = {} if taps is None else taps
+        with _Casting(self.formats, key, widths, taps).entered():
+            return self._bound(*args, **kwargs)
+
+    def _widths(self, bits: Any) -> Array:
+        """[2] of weights and of activations."""
+        for name in ("weights", "activations"):
+            fmt = getattr(self.formats, name)
+            if not formats.has_width(fmt):
                 raise ValueError(
                     "`mantissa_bits` needs weights and activations in block floating "
-                    f"point, got {self.formats.weights!r} and {self.formats.activations!r}."
+                    f"point, but `{name}` is {formats.label(fmt)}."
                 )
-        key = None
-        has_key = self.has_rng("rounding") or self.has_rng("params")
-        if self.formats.is_random and kwargs.get("train") and not has_key:
+        is_traced = isinstance(bits, Tracer)
+        most = bfp.MAX_MANTISSA_BITS
+        fits = np.shape(bits) in ((), (2,))
+        if not is_traced:
+            fits &= bool(np.all((np.asarray(bits) >= 1) & (np.asarray(bits) <= most)))
+        if not fits:
+            raise ValueError(
+                f"`mantissa_bits` (={bits!r}) must be one number, or one for weights and "
+                f"one for activations, from 1 to {most}."
+            )
+        return jnp.broadcast_to(jnp.asarray(bits, jnp.float32), (2,))
+
+    def _key(self, *, is_training: Any) -> Array | None:
+        """Words of the call's key; no counter moves, so that other draws stay."""
+        if not self.formats.is_random or self.is_initializing():
+            return None
+        streams = {} if self.scope is None else self.scope.rngs
+        for stream in ("rounding", "params", "dropout"):
+            if stream in streams:
+                rng = LazyRng.create(streams[stream], "formats")
+                return jax.random.key_data(rng.as_jax_rng())
+        if is_training:
             raise ValueError(
                 "`key` is None, but the formats round at random in training; pass a key, "
                 "such as `jax.random.key(step)`."
             )
-        if self.formats.is_random and has_key and not self.is_initializing():
-            key = jax.random.key_data(self.make_rng("rounding"))
-        with _Casting(
-            self.formats, key, widths, {} if taps is None else taps
-        ).entered():
-            return self.module(*args, **kwargs)
+        return None
 
     def stored(self, params: PyTree, key: Array) -> PyTree:
         """Parameters as they are kept between steps: kernels in the master format.
@@ -177,16 +219,21 @@ class InFormats(nn.Module):
             params: Of the module.
             key: For stochastic rounding.
         """
-        master = self.formats.master
-        leaves, treedef = jax.tree.flatten(params)
-        words = jax.random.key_data(key)
-        kept = [
-            formats.cast(leaf, master, -2, words + jnp.uint32(i))
-            if jnp.ndim(leaf) > 1
-            else leaf
-            for i, leaf in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(treedef, kept)
+        master, words = self.formats.master, jax.random.key_data(key)
+        tile = self.formats.tile if formats.has_width(master) else None
+
+        def kept(path: tuple, leaf: Array) -> Array:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if name.split("/")[-1] != "kernel" or jnp.ndim(leaf) < 2:
+                return leaf
+            return formats.cast(leaf, master, -2, words ^ _number(name), tile=tile)
+
+        return jax.tree_util.tree_map_with_path(kept, params)
+
+
+def _number(name: str) -> Array:
+    """Of a product or a parameter, for its key."""
+    return jnp.uint32(zlib.crc32(name.encode()))
 
 
 class _Casting:
@@ -200,8 +247,8 @@ class _Casting:
         taps: Mapping[str, Array],
     ):
         self._formats, self._key, self._widths, self._taps = chosen, key, widths, taps
-        self._path: list[str] = []
-        self._seen: dict[str, int] = {}
+        self._calls: list[nn.Module] = []  # the outermost first
+        self._multiplied: list[nn.Module | None] = []  # once for each product
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -212,7 +259,7 @@ class _Casting:
         name = self.name()
         key = self._key
         if key is not None:
-            key = key ^ jnp.uint32(zlib.crc32(name.encode()))
+            key = key ^ _number(name)
         widths = self._widths
         if widths is not None:
             # The product's own order: of its first operand, then of the second.
@@ -222,85 +269,25 @@ class _Casting:
         return cast_product(product, casts, x, w, key=key, widths=widths, tap=tap)
 
     def name(self) -> str:
-        """Of the product at hand: its module's path, numbered from the second on."""
-        path = self._path[-1] if self._path else ""
-        self._seen[path] = number = self._seen.get(path, 0) + 1
+        """Of the product at hand: its module's path, numbered from the second on.
+
+        What counts are products of one object: Flax may trace the body of a scan twice,
+        each time with objects of its own.
+        """
+        module = self._calls[-1] if self._calls else None  # outside of any module
+        self._multiplied.append(module)
+        number = sum(each is module for each in self._multiplied)
+        path = "" if module is None else "/".join(module.path)
         return path if number == 1 else f"{path}#{number}"
 
     def _intercept(self, call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        self._path.append("/".join(module.path))
+        self._calls.append(module)
         try:
-            with _hooked(module):
+            with our_products(module, context.method_name):
                 return call(*args, **kwargs)
         finally:
-            self._path.pop()
-
-
-@contextlib.contextmanager
-def _hooked(module: nn.Module) -> Iterator[None]:
-    """Puts our products in the place of those of Flax's layers."""
-    hooks = {nn.Dense: "dot_general", nn.DenseGeneral: "dot_general"}
-    hooks[nn.Conv] = "conv_general_dilated"
-    name = hooks.get(type(module))
-    if isinstance(module, _CLOSED):
-        warnings.warn(
-            f"{'/'.join(module.path)!r} ({type(module).__name__}) multiplies where no "
-            "format can reach; its product stays float32.",
-            stacklevel=2,
-        )
-    if name is None:
-        yield
-        return
-    if getattr(module, f"{name}_cls") is not None:
-        raise ValueError(
-            f"{'/'.join(module.path)!r} has a `{name}_cls` of its own; leave it out where "
-            "formats are given."
-        )
-    own = getattr(module, name)
-    ours = _dot_general if name == "dot_general" else _convolution
-    object.__setattr__(module, name, ours)
-    try:
-        yield
-    finally:
-        object.__setattr__(module, name, own)
-
-
-def _dot_general(x, w, dimension_numbers, precision=None, **_):
-    """`lax.dot_general` of Flax's dense layers, as one [..., C] x [C, K]."""
-    (x_axes, w_axes), (x_batch, w_batch) = dimension_numbers
-    if x_batch or w_batch:
-        return lax.dot_general(x, w, dimension_numbers, precision=precision)
-    x_free = [axis for axis in range(x.ndim) if axis not in x_axes]
-    w_free = [axis for axis in range(w.ndim) if axis not in w_axes]
-    shape = [x.shape[axis] for axis in x_free]
-    outputs = [w.shape[axis] for axis in w_free]
-    x = jnp.transpose(x, (*x_free, *x_axes)).reshape(*shape, -1)
-    w = jnp.transpose(w, (*w_axes, *w_free)).reshape(x.shape[-1], -1)
-    return dense(x, w).reshape(*shape, *outputs)
-
-
-def _convolution(x, w, window_strides, padding, *, dimension_numbers, **settings):
-    """`lax.conv_general_dilated` of Flax's convolutions."""
-    settings.pop("precision", None)
-    static = {
-        "window_strides": tuple(window_strides),
-        "padding": padding if isinstance(padding, str) else tuple(map(tuple, padding)),
-        "dimension_numbers": dimension_numbers,
-        **settings,
-    }
-    is_plain = x.ndim == 4 and set(settings.get("lhs_dilation") or (1,)) == {1}
-    axes = CONVOLUTION
-    if not is_plain:
-        axes = dataclasses.replace(
-            axes, forward=(-1, w.ndim - 2), input_gradient=(-1, w.ndim - 1)
-        )
-    kind = "conv" if is_plain else ""
-    return multiply(Product(kind, _conv, axes, tuple(sorted(static.items()))), x, w)
-
-
-def _conv(x, w, **static):
-    return lax.conv_general_dilated(x, w, **static)
+            self._calls.pop()
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from codesign.types import Array, PyTree
 def product_names(network: Network) -> tuple[str, ...]:
     """Names of the products that are cast, in the order of the call.
 
-    A name is the path of the product's module, such as `module/conv1`; further products of
-    one module are numbered, `attention#2`.
+    A name is the path of the product's module, such as `block/conv1`; further products of
+    one module are numbered, `attention#2`. What a scan repeats has one name.
 
     Raises:
         TypeError: If the network's module is not `InFormats`.
@@ -64,13 +64,15 @@ def operand_statistics(
         key: For dropout and stochastic rounding.
 
     Returns:
-        `found["module/conv1"]["gradients"].flushed`, and so on.
+        `found["conv1"]["gradients"].flushed`, and so on. The `weights` of a product of two
+        maps, as in attention, are its second operand. Of a product that a scan repeats it
+        is the mean of all runs; of one that the loss does not depend on, NaN.
 
     Raises:
         TypeError: If the network's module is not `InFormats`.
     """
     names = product_names(network)
-    size = len(CLASSES), len(Statistics._fields)
+    size = len(CLASSES), len(Statistics._fields) + 1
 
     def loss(taps, variables, images, key):
         logits, _ = network.apply(
@@ -82,7 +84,7 @@ def operand_statistics(
     found = jax.jit(jax.grad(loss))(taps, variables, images, key)
     return {
         name: {
-            kind: Statistics(*row)
+            kind: Statistics(*row[:-1] / row[-1])
             for kind, row in zip(CLASSES, found[name], strict=True)
         }
         for name in names

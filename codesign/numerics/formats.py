@@ -14,7 +14,7 @@ from codesign.types import Array, Scalar
 
 NumberFormat = bfp.Format | str  # `float32`, `bfloat16`, the name of an MX format
 PLAIN = ("float32", "bfloat16")
-_BFP_NAME = re.compile(r"bfp(\d{1,2})(?:x(\d{1,4}))?")
+_BFP_NAME = re.compile(r"bfp([0-9]{1,2})(?:x([0-9]{1,4}))?")
 
 
 def by_name(name: str) -> NumberFormat:
@@ -30,17 +30,21 @@ def by_name(name: str) -> NumberFormat:
     Raises:
         ValueError: If there is none of that name; says which are near.
     """
-    if match := _BFP_NAME.fullmatch(name if isinstance(name, str) else ""):
-        mantissa_bits, block_size = match.groups()
+    known = (*PLAIN, "bfp5", "bfp5x16", *mx.FORMATS)
+    match = _BFP_NAME.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        if isinstance(name, str) and (name in PLAIN or name in mx.FORMATS):
+            return name
+        raise ValueError(f"`format` (={name!r}) is none; {nearest(name, known)}")
+    mantissa_bits, block_size = match.groups()
+    try:
         return bfp.Format(
             block_size=int(block_size or 9),
             mantissa_bits=int(mantissa_bits),
             bias="tensor",
         )
-    if name in PLAIN or name in mx.FORMATS:
-        return name
-    known = (*PLAIN, "bfp5", "bfp5x16", *mx.FORMATS)
-    raise ValueError(f"`format` (={name!r}) is none; {nearest(name, known)}")
+    except ValueError as error:
+        raise ValueError(f"`format` (={name!r}): {error}") from None
 
 
 def checked(fmt: NumberFormat, name: str = "format") -> NumberFormat:

@@ -144,4 +144,4 @@ def straight_through(x: Array, rounded: Array) -> Array:
 
 @straight_through.defjvp
 def _straight_through_jvp(primals, tangents):
-    return primals[1], tangents[0] + tangents[1]
+    return straight_through(*primals), tangents[0] + tangents[1]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from codesign.hardware.chip import check_spec
+from codesign.numerics import bfp
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.state import TrainState
 
@@ -96,7 +97,7 @@ def like(design: Any, moved: Any) -> Any:
 
 
 def checked_design(design: Any) -> Any:
-    """Refuses a mask outside [0, 1], and a chip with a number that is not finite."""
+    """Refuses a mask or widths out of range, and a chip with a number not finite."""
     mask = design.bn_mask
     if jnp.ndim(mask) != 1 or not np.all((mask >= 0) & (mask <= 1)):
         raise ValueError(
@@ -105,4 +106,14 @@ def checked_design(design: Any) -> Any:
         )
     if (chip := getattr(design, "chip", None)) is not None:
         check_spec(chip)
+    if (bits := getattr(design, "mantissa_bits", None)) is not None:
+        most = bfp.MAX_MANTISSA_BITS
+        if jnp.shape(bits) not in ((), (2,)) or not np.all(
+            (bits >= 1) & (bits <= most)
+        ):
+            raise ValueError(
+                f"`design.mantissa_bits` must be one number, or one for weights and one "
+                f"for activations, from 1 to {most}, got {bits}; a hook that moves it "
+                "must clip it."
+            )
     return design

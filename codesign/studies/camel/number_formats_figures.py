@@ -24,8 +24,6 @@ from codesign.studies.camel.number_formats_settings import (
     NumberFormatsConfig,
 )
 
-_LEAST_ERROR = 1e-9  # a logarithmic axis has no 0
-
 
 def figures(
     config: NumberFormatsConfig, found: Runs, operands: Mapping[str, FormatRun]
@@ -88,7 +86,7 @@ def _curves(
         for index, (name, values) in enumerate(lines.items()):
             y = np.array(values) * (100 if scale is None else scale)
             axes.plot(
-                range(1, len(y) + 1), y if scale is None else np.maximum(y, _LEAST_ERROR),
+                range(1, len(y) + 1), y if scale is None else np.where(y > 0, y, np.nan),
                 label=name, color=canvas.CYCLE[index % 7],
                 ls=canvas.DASHES[index // 7 % 4], marker="o", ms=3,
             )  # fmt: skip
