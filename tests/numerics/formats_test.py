@@ -19,9 +19,10 @@ _NAMES = ("float32", "bfloat16", "bfp5", "bfp3x16", *mx.FORMATS)
     [("bfp5", 9, 5), ("bfp3x16", 16, 3), ("bfp1x1", 1, 1), ("bfp23", 9, 23)],
 )
 def test_a_name_says_width_and_block(name, block_size, mantissa_bits):
-    fmt = formats.by_name(name)
-    assert (fmt.block_size, fmt.mantissa_bits) == (block_size, mantissa_bits)
-    assert (fmt.exponent_bits, fmt.bias, fmt.rounding) == (4, "tensor", "truncate")
+    expected = bfp.Format(
+        block_size=block_size, mantissa_bits=mantissa_bits, bias="tensor"
+    )
+    assert formats.by_name(name) == expected  # 4 bits of exponent, truncated
 
 
 @pytest.mark.parametrize("name", _NAMES)
@@ -104,6 +105,18 @@ def test_a_cast_keeps_its_numbers_and_has_slope_1(name):
     np.testing.assert_array_equal(formats.cast(q, fmt, 0), q)
     slope = jax.grad(lambda x: jnp.sum(2 * formats.cast(x, fmt, 0)))(x)
     np.testing.assert_array_equal(slope, jnp.full_like(x, 2))
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_second_derivatives_are_straight_through_too(name):
+    # Of q(x)^3 the slope is 3 x^2, and that of its square, 9 x^4, is 36 x^3: 288 at 2.
+    fmt = formats.by_name(name)
+
+    def slope(x):
+        return jax.grad(lambda x: formats.cast(x, fmt)[0] ** 3)(x)[0]
+
+    found = jax.jit(jax.grad(lambda x: slope(x) ** 2))(jnp.array([2.0]))
+    np.testing.assert_allclose(found, [288], rtol=1e-6)
 
 
 def test_statistics_by_hand():
