@@ -27,6 +27,7 @@ def finished(tmp_path_factory):
     return workdir, number_formats.run(_TINY, workdir=workdir)
 
 
+@pytest.mark.slow
 def test_what_is_written(finished):
     workdir, found = finished
     assert set(found) == {("float32", 0), ("bfp5", 0)}
@@ -49,6 +50,7 @@ def test_what_is_written(finished):
     assert 0 < by_key["quantization_error[bfp5,weights]"] < 0.1
 
 
+@pytest.mark.slow
 def test_wide_accumulators_are_exact_and_narrow_ones_are_not(finished):
     rows = finished[1]["bfp5", 0].accumulators
     by_width = {}
@@ -60,6 +62,7 @@ def test_wide_accumulators_are_exact_and_narrow_ones_are_not(finished):
     assert errors[0] > 1e-3
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was(finished, monkeypatch):
     workdir, found = finished
     monkeypatch.setattr(number_formats.Trainer, "train", None)  # nothing to train
