@@ -62,7 +62,7 @@ def throughput(name: str, repeats: int, seed: int) -> list[Quantity]:
 
 
 def _peer(name: str) -> Callable | None:
-    """The same cast by pychop, where it is installed and has it."""
+    """The same cast by pychop, where it is installed (`pip install pychop`) and has it."""
     if name not in _BLOCKS or not importlib.util.find_spec("pychop"):
         return None
     if name.startswith("mx"):
