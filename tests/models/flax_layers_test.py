@@ -31,6 +31,7 @@ def _quick(fn):
     return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 1})
 
 
+@pytest.mark.slow
 def test_attention_of_flax_is_that_of_the_package():
     # The same kernels, as [8, 8] here and [8, 2, 4] there: blocks of all six products
     # and of their gradients lie alike, though heads stand at another axis.

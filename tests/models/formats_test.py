@@ -98,6 +98,7 @@ def _pulled(chosen):
     return gradient(_drawn()["params"], _drawn(), jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_in_float32_all_is_as_without_formats():
     variables = _quick(_network(_PLAIN).init)(jax.random.key(0))
     _assert_same(variables, _drawn(), rtol=0)

@@ -43,6 +43,7 @@ def _design(bits=None):
     return Design(bn_mask=jnp.ones(1), mantissa_bits=bits)
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_numbers_of_the_master_format():
     trainer = _trainer(_KEPT)
     result = trainer.train(_design(), seed=0)
@@ -85,6 +86,7 @@ def test_a_run_that_resumes_ends_in_the_same_bits(tmp_path, monkeypatch):
         plain.train(_design(), seed=0, store=CheckpointStore(tmp_path))
 
 
+@pytest.mark.slow
 def test_widths_move_without_another_trace():
     trainer, seen = _trainer(Formats.of("bfp3")), []
 

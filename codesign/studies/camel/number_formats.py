@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from codesign import data, models
 from codesign.data.augment import normalise
@@ -157,6 +158,7 @@ def _with_operands(run, prepared, scheme, variables, mask, config) -> FormatRun:
         OperandRow(name, kind, *map(float, values))
         for name, kinds in found.items()
         for kind, values in kinds.items()
+        if np.all(np.isfinite(values))  # a product that the loss depends on
     )
     weights = schemes.parse(scheme).weights
     rows = ()
