@@ -255,10 +255,12 @@ def pointwise_functions():
             if module is jnp and not isinstance(getattr(np, name), np.ufunc):
                 continue
             fn = getattr(module, name, None)
+            if not callable(fn):
+                continue
             for arity in (1, 2, 3):
                 try:
                     jax.eval_shape(fn, *arity * [x])
-                except Exception:  # not of so many arrays, or no function
+                except Exception:  # not of so many arrays
                     continue
                 yield f"{module.__name__}.{name}", fn, arity
 

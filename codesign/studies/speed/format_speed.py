@@ -1,6 +1,7 @@
 """How fast arrays are cast to number formats, and what training in them takes."""
 
 import contextlib
+import importlib
 import importlib.util
 from collections.abc import Callable
 
@@ -66,12 +67,10 @@ def _peer(name: str) -> Callable | None:
     if name not in _BLOCKS or not importlib.util.find_spec("pychop"):
         return None
     if name.startswith("mx"):
-        from pychop.jx.mx_formats import mx_quantize
-
-        return lambda x: mx_quantize(x, name)
-    from pychop.jx.bfp_formats import bfp_quantize
-
-    return lambda x: bfp_quantize(x, (5, _BLOCKS[name]))
+        peer = importlib.import_module("pychop.jx.mx_formats")
+        return lambda x: peer.mx_quantize(x, name)
+    peer = importlib.import_module("pychop.jx.bfp_formats")
+    return lambda x: peer.bfp_quantize(x, (5, _BLOCKS[name]))
 
 
 def _dense_step(chosen: Formats | None, seed: int) -> Callable[[], object]:
