@@ -82,7 +82,7 @@ def test_default_measures_every_piece_at_every_size():
     assert units[0] == ("training", "training step", 0.25)
     assert [size for _, piece, size in units if piece == "ask"] == [20, 50, 100]
     assert [unit[2] for unit in units if unit[1] == "programmes"] == [20, 40, 60, 100]
-    assert len(units) == 1 + 2 + 3 + 3 + 4 + 4 + 1 + 5 + 10
+    assert len(units) == 1 + 2 + 3 + 3 + 4 + 4 + 1 + 5 + 10 + 6
 
 
 @pytest.mark.parametrize(
