@@ -39,7 +39,12 @@ def figures(
         "accuracy_over_epochs",
         draw_panels(
             [
-                (title, _curves({name: curves[name] for name in (REFERENCE, *names)}))
+                (
+                    title,
+                    _curves(
+                        config, {name: curves[name] for name in (REFERENCE, *names)}
+                    ),
+                )
                 for title, names in families.items()
                 if names
             ],
@@ -60,7 +65,9 @@ def figures(
         panels = [
             (
                 kind,
-                _curves({name: errors(operands[name], kind) for name in operands}, 1),
+                _curves(
+                    config, {name: errors(operands[name], kind) for name in operands}, 1
+                ),
             )
             for kind in CLASSES
         ]
@@ -78,12 +85,15 @@ def figures(
 
 
 def _curves(
-    lines: Mapping[str, list[float]], scale: float | None = None
+    config: NumberFormatsConfig,
+    lines: Mapping[str, list[float]],
+    scale: float | None = None,
 ) -> Callable[[Axes], None]:
     """Draws lines over 1, 2, ...: in percent, or with a `scale` on a logarithmic axis."""
 
     def draw(axes: Axes) -> None:
-        for index, (name, values) in enumerate(lines.items()):
+        for name, values in lines.items():
+            index = config.schemes.index(name)  # one look in all panels
             y = np.array(values) * (100 if scale is None else scale)
             axes.plot(
                 range(1, len(y) + 1), y if scale is None else np.where(y > 0, y, np.nan),
