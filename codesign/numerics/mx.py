@@ -282,13 +282,12 @@ def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
     fmt = element_format(name)
     with np.errstate(over="ignore"):
         found = np.asarray(values, np.float32)
+    numbers = np.where(np.isnan(found), np.float32(0), found)
     if not fmt.exponent_bits:
-        number = np.clip(np.rint(np.nan_to_num(found).astype(float) * 64), -128, 127)
+        number = np.clip(np.rint(numbers.astype(float) * 64), -128, 127)
         return number.astype(np.int8).view(np.uint8)
     magnitudes = _numbers(fmt)[: 2 ** (fmt.bits - 1)]
-    rounded = jax.device_get(
-        _rounded(jnp.nan_to_num(jnp.asarray(found)), fmt, "nearest_even", None)
-    )
+    rounded = jax.device_get(_rounded(jnp.asarray(numbers), fmt, "nearest_even", None))
     code = np.searchsorted(magnitudes[np.isfinite(magnitudes)], np.abs(rounded))
     if fmt.special < 128:
         payload = (found.view(np.uint32) & _FRACTION) >> (23 - fmt.mantissa_bits)
