@@ -11,19 +11,9 @@ import pytest
 from codesign.models.attention import MultiHeadAttention
 from codesign.models.formats import Formats, InFormats
 from codesign.numerics import formats
+from tests.models.arrays import assert_same, normal
 
 _BFP3 = Formats.of("bfp3")
-
-
-def _normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def _assert_same(found, expected, **tolerance):
-    for ours, theirs in zip(
-        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, **tolerance)
 
 
 def _quick(fn):
@@ -35,7 +25,7 @@ def _quick(fn):
 def test_attention_of_flax_is_that_of_the_package():
     # The same kernels, as [8, 8] here and [8, 2, 4] there: blocks of all six products
     # and of their gradients lie alike, though heads stand at another axis.
-    x = _normal(2, 5, 8)
+    x = normal(2, 5, 8)
     ours = InFormats(MultiHeadAttention(2), _BFP3)
     theirs = InFormats(nn.MultiHeadDotProductAttention(2, precision="high"), _BFP3)
     params = _quick(functools.partial(ours.init, train=False))(jax.random.key(0), x, x)[
@@ -69,7 +59,7 @@ def test_attention_of_flax_is_that_of_the_package():
     found = pulled(theirs, other, x)
     expected = pulled(ours, params, x, x, train=False)
     # A score that rounds to the other side of a step would differ by far more.
-    _assert_same(found, expected, rtol=1e-3, atol=1e-4)
+    assert_same(found, expected, rtol=1e-3, atol=1e-4)
 
 
 class _Own(nn.Module):
@@ -98,14 +88,14 @@ def _both(layer, x, chosen=_BFP3):
 
 
 def test_a_layer_that_derives_from_flax_is_cast():
-    x = _normal(4, 9)
+    x = normal(4, 9)
     found, _, params = _both(_Derived(3, use_bias=False), x)
     w = formats.cast(params["kernel"], _BFP3.weights, 0)
     np.testing.assert_allclose(found, formats.cast(x, _BFP3.weights) @ w, rtol=1e-5)
 
 
 def test_many_matrices_of_a_dense_layer_are_cast_one_by_one():
-    x = _normal(2, 4, 9)
+    x = normal(2, 4, 9)
     found, _, params = _both(nn.DenseGeneral(3, batch_dims=0, use_bias=False), x)
     w = formats.cast(params["kernel"], _BFP3.weights, 1)  # [2, 9, 3]
     expected = jnp.einsum("nbc,nck->nbk", formats.cast(x, _BFP3.weights), w)
@@ -114,15 +104,15 @@ def test_many_matrices_of_a_dense_layer_are_cast_one_by_one():
 
 def test_a_layer_keeps_its_type():
     for layer, x in (
-        (nn.Dense(3, dtype=jnp.bfloat16), _normal(2, 4)),
-        (nn.Conv(3, (2,), dtype=jnp.bfloat16), _normal(2, 4, 3)),
+        (nn.Dense(3, dtype=jnp.bfloat16), normal(2, 4)),
+        (nn.Conv(3, (2,), dtype=jnp.bfloat16), normal(2, 4, 3)),
     ):
         found, plain, _ = _both(layer, x)
         assert found.dtype == plain.dtype == jnp.bfloat16
 
 
 def test_a_single_example_has_blocks_along_its_only_axis():
-    found, _, params = _both(nn.Dense(3, use_bias=False), x := _normal(9))
+    found, _, params = _both(nn.Dense(3, use_bias=False), x := normal(9))
     w = formats.cast(params["kernel"], _BFP3.weights, 0)
     np.testing.assert_allclose(found, formats.cast(x, _BFP3.weights) @ w, rtol=1e-5)
     tiled = Formats.of("bfp3", tile=(3, 3))
@@ -132,7 +122,7 @@ def test_a_single_example_has_blocks_along_its_only_axis():
 
 
 def test_a_module_is_left_as_it_was():
-    layer, x = nn.Dense(3), _normal(2, 4)
+    layer, x = nn.Dense(3), normal(2, 4)
     _both(layer, x)
     assert layer.dot_general is None
     kept = InFormats(_Own(layer), _BFP3)
@@ -158,7 +148,7 @@ def test_a_module_is_left_as_it_was():
 )
 def test_a_layer_with_a_product_of_its_own_is_refused(layer):
     with pytest.raises(ValueError, match="'layer' .*of its own; leave it out"):
-        _both(layer, _normal(2, 4, 4))
+        _both(layer, normal(2, 4, 4))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +162,7 @@ def test_a_layer_with_a_product_of_its_own_is_refused(layer):
 )
 def test_a_layer_that_nobody_reaches_is_named(layer):
     with pytest.warns(UserWarning, match=r"'layer' \(.*stays float32"):
-        _both(layer, _normal(2, 4, 4))
+        _both(layer, normal(2, 4, 4))
 
 
 class _Attending(nn.Module):

@@ -17,20 +17,10 @@ from codesign.models.layers import Dropout
 from codesign.models.operands import product_names
 from codesign.numerics import bfp, formats
 from codesign.workload.op import TYPE_I_KINDS
+from tests.models.arrays import assert_same, normal
 
 _PLAIN, _BFP3 = Formats(), Formats.of("bfp3")
 _RANDOM = Formats.of(bfp.Format(mantissa_bits=3, bias=None, rounding="stochastic"))
-
-
-def _normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def _assert_same(found, expected, **tolerance):
-    for ours, theirs in zip(
-        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, **tolerance)
 
 
 class _Block(nn.Module):
@@ -87,7 +77,7 @@ def _quick(fn):
 @functools.cache
 def _pulled(chosen):
     """Loss and gradients of the mixed network in training, from the same variables."""
-    network, images = _network(chosen), _normal(2, 7, 6, 3)
+    network, images = _network(chosen), normal(2, 7, 6, 3)
 
     def loss(params, variables, key):
         given = {**variables, "params": params}
@@ -101,9 +91,9 @@ def _pulled(chosen):
 @pytest.mark.slow
 def test_in_float32_all_is_as_without_formats():
     variables = _quick(_network(_PLAIN).init)(jax.random.key(0))
-    _assert_same(variables, _drawn(), rtol=0)
+    assert_same(variables, _drawn(), rtol=0)
     assert jax.tree.structure(variables) == jax.tree.structure(_drawn())
-    _assert_same(_pulled(_PLAIN), _pulled(None), rtol=1e-4, atol=1e-5)
+    assert_same(_pulled(_PLAIN), _pulled(None), rtol=1e-4, atol=1e-5)
 
 
 def test_formats_of_gradients_change_gradients_only():
@@ -151,11 +141,11 @@ def test_what_a_module_holds_draws_as_without_formats():
     # Draws depend on paths, and a field may have the name of our own.
     layers = nn.Sequential([nn.Dense(4), nn.Dropout(0.5, deterministic=False)])
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    x = _normal(3, 4)
+    x = normal(3, 4)
     for module in (layers, _Holding(layers), InFormats(layers, _PLAIN)):
         found = _quick(InFormats(module, _PLAIN).init_with_output)(rngs, x)
         expected = _quick(module.init_with_output)(rngs, x)
-        _assert_same(found, expected, rtol=1e-6)
+        assert_same(found, expected, rtol=1e-6)
 
 
 class _Holding(nn.Module):
@@ -190,7 +180,7 @@ def test_dropout_draws_what_it_draws_without_formats(streams):
 
 
 def test_the_key_of_a_call_is_all_that_rounding_depends_on():
-    network, images = _network(_RANDOM, _Small(), (4, 4, 1)), _normal(2, 4, 4, 1)
+    network, images = _network(_RANDOM, _Small(), (4, 4, 1)), normal(2, 4, 4, 1)
     variables, mask = _quick(network.init)(jax.random.key(0)), jnp.zeros(1)
 
     @_quick
@@ -215,7 +205,7 @@ def test_sequence_networks_round_by_the_key_of_dropout():
     small = dict(num_layers=1, hidden=8, inner=12, num_heads=2, length=3)
     plain = models.create("transformer", **small)
     network = dataclasses.replace(plain, module=InFormats(plain.module, _RANDOM))
-    source, target = _normal(1, 3, 8), _normal(1, 3, 8, seed=1)
+    source, target = normal(1, 3, 8), normal(1, 3, 8, seed=1)
 
     def run(key):
         variables = network.init(jax.random.key(0))
@@ -261,7 +251,7 @@ def test_widths_out_of_range_or_shape_are_refused(bits):
 
 def test_widths_are_of_weights_and_of_activations():
     # Linear in each width between whole ones: at 3 and 3 it is the format itself.
-    network, images = _network(_BFP3, _Small(), (3, 3, 1)), _normal(4, 3, 3, 1)
+    network, images = _network(_BFP3, _Small(), (3, 3, 1)), normal(4, 3, 3, 1)
     variables = network.init(jax.random.key(0))
 
     @jax.jit
@@ -351,7 +341,7 @@ def test_a_name_in_the_place_of_formats_is_refused():
 def test_only_kernels_are_kept_in_the_master_format():
     # As of attention or of a scan, a bias may have two axes; a table is no kernel.
     shapes = dict(kernel=(2, 9, 5), bias=(3, 4), scale=(6,), embedding=(7, 4))
-    params = {"layer": {name: _normal(*shape) for name, shape in shapes.items()}}
+    params = {"layer": {name: normal(*shape) for name, shape in shapes.items()}}
     module = InFormats(nn.Dense(5), Formats(master="bfp3"))
     kept = module.stored(params, jax.random.key(0))["layer"]
     expected = formats.cast(params["layer"]["kernel"], _BFP3.weights, -2)
@@ -365,7 +355,7 @@ def test_only_kernels_are_kept_in_the_master_format():
 
 def test_tiles_of_the_master_are_those_of_the_products():
     chosen = Formats.of("bfp3", tile=(3, 3), master="bfp3")
-    params = {"kernel": _normal(6, 6)}
+    params = {"kernel": normal(6, 6)}
     kept = InFormats(nn.Dense(6), chosen).stored(params, jax.random.key(0))["kernel"]
     again = formats.cast(kept, chosen.weights, tile=(3, 3))
     np.testing.assert_array_equal(again, kept)
@@ -400,7 +390,7 @@ def test_kernels_of_one_shape_have_random_bits_of_their_own():
 
 
 def test_a_function_without_modules_is_cast_too():
-    x, w = _normal(4, 9), _normal(9, 2, seed=1)
+    x, w = normal(4, 9), normal(9, 2, seed=1)
     with casting(Formats.of("bfp5")):
         found = dense(dense(x, w), w.T)  # two products, two names
     fmt = formats.by_name("bfp5")
