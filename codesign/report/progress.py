@@ -27,6 +27,12 @@ class _Status:
     done: int = 0  # steps, those of an earlier run not counted
     about: str = ""
     facts: tuple[tuple[str, str], ...] = ()
+    aside_s: float = 0.0  # of steps that compiled
+    aside: int = 0  # such steps
+
+    @property
+    def compiles(self) -> bool:
+        return ("state", "compiling") in self.facts
 
 
 class Progress:
@@ -42,8 +48,9 @@ class Progress:
     the place of the last, also in its file. An exception ends the display, restores the
     terminal and goes on.
 
-    The time left follows from the mean pace of the steps done here after the first,
-    which compiles: those that an earlier run had done, `initial_step`, do not count.
+    The time left follows from the mean pace of the steps done here. The first, which
+    compiles, does not count, nor one after an update with `state="compiling"`, nor those
+    that an earlier run had done, `initial_step`.
     Work that ends without an exception is done, even where more steps were planned.
     """
 
@@ -142,15 +149,24 @@ class Progress:
         if self._live is None and is_new:
             self._log_status()  # The last word on what came before.
         known = {name: fact for name, fact in facts.items() if fact is not None}
-        self._status = _Status(
+        status = _Status(
             time_s=self._clock(),
             step=step,
             done=step - self._initial,
             about=about,
             facts=tuple((name, one_line(str(fact))) for name, fact in known.items()),
+            aside_s=last.aside_s,
+            aside=last.aside,
         )
-        if self._first is None and self._status.done > 0:
-            self._first = self._status
+        if self._first is None and status.done > 0:
+            self._first = status
+        elif self._first and last.compiles:
+            status = dataclasses.replace(
+                status,
+                aside_s=last.aside_s + status.time_s - last.time_s,
+                aside=last.aside + status.done - last.done,
+            )
+        self._status = status
         if self._live is None and self._clock() - self._logged_s >= self._every_s:
             self._log_status()
 
@@ -204,10 +220,10 @@ class Progress:
             return "done before"
         if status.step >= self._total:
             return f"took {format_duration(status.time_s - self._start_s)}"
-        done = status.done - self._first.done if self._first else 0
+        done = status.done - self._first.done - status.aside if self._first else 0
         if self._first is None or done <= 0:
             return ""
-        pace_s = (status.time_s - self._first.time_s) / done
+        pace_s = (status.time_s - self._first.time_s - status.aside_s) / done
         left_s = pace_s * (self._total - status.step)
         left_s -= self._clock() - status.time_s  # Counts down during a long step.
         return f"{format_duration(max(left_s, 1))} left"

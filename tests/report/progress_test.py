@@ -84,6 +84,22 @@ class PlainProgressTest(absltest.TestCase):
             ["Search: 1/10", "Search: 2/10, 16 s left", "Search: 3/10, 21 s left"],
         )
 
+    def test_what_compiles_later_does_not_count_either(self):
+        with self._progress(10, every_s=0) as progress:
+            for step, took_s, compiles in ((1, 9, True), (2, 2, False), (3, 30, True)):
+                state = "compiling" if compiles else None
+                progress.update(step - 1, "a", state=state)
+                self.clock.now_s += took_s
+                progress.update(step, "a")
+            self.clock.now_s += 2
+            progress.update(4, "a")
+        left = [
+            line.split(", ")[1].split(";")[0]
+            for line in self.lines[2:]
+            if "left" in line
+        ]
+        self.assertEqual(set(left), {"16 s left", "14 s left", "12 s left"})
+
     def test_work_that_ends_is_done_though_more_was_planned(self):
         with self._progress(10) as progress:
             self.clock.now_s += 1

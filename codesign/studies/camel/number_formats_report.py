@@ -54,7 +54,8 @@ class SchemeRow:
         test: Test accuracies, None where a run diverged.
         loss: Against float32 from the same seeds, None of float32 itself.
         verdict: Of the claim that at most a point is lost.
-        epoch_ratio: Time of an epoch over float32's, or None.
+        epoch_ratio: Time of an epoch over float32's from the same seed, the median, or
+            None.
     """
 
     scheme: str
@@ -87,7 +88,6 @@ def rows(config: NumberFormatsConfig, found: Runs) -> list[SchemeRow]:
     made = []
     for scheme in config.schemes:
         runs = of_scheme(found, scheme)
-        times = [_epoch_s(runs), _epoch_s(reference)]
         made.append(
             SchemeRow(
                 scheme=scheme,
@@ -96,15 +96,16 @@ def rows(config: NumberFormatsConfig, found: Runs) -> list[SchemeRow]:
                 test=tuple(run.test for run in runs),
                 loss=losses.get(scheme),
                 verdict=verdicts.get(scheme),
-                epoch_ratio=times[0] / times[1] if all(times) else None,
+                epoch_ratio=_epoch_ratio(runs, reference),
             )
         )
     return made
 
 
-def _epoch_s(runs: list[FormatRun]) -> float:
-    times = [run.epoch_s for run in runs if run.epoch_s]
-    return float(np.median(times)) if times else 0.0
+def _epoch_ratio(runs: list[FormatRun], reference: list[FormatRun]) -> float | None:
+    pairs = [(a.epoch_s, b.epoch_s) for a, b in zip(runs, reference, strict=True)]
+    ratios = [a / b for a, b in pairs if a and b]
+    return float(np.median(ratios)) if ratios else None
 
 
 def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
@@ -200,7 +201,7 @@ def _table(config: NumberFormatsConfig, compared: list[SchemeRow]) -> Table:
             "over seeds of float32's test accuracy less the format's; at most: its "
             "one-sided 95 % bound. As good: a loss above one point is rejected, all "
             "claims corrected together (Holm). Epoch time: emulation on this machine "
-            "over float32, with validation.",
+            "over float32 from the same seed, with validation; the median.",
         ],
     )
     for row in compared:
