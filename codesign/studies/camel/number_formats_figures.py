@@ -1,20 +1,22 @@
 """Accuracy over epochs and over bits, and error by layer, of training in number formats."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from scipy import special
 
 from codesign.kernels.cast_product import CLASSES
 from codesign.report import canvas
 from codesign.report.panels import draw_panels
-from codesign.studies import frame
-from codesign.studies.camel import schemes
+from codesign.studies import claims, frame
 from codesign.studies.camel.number_formats_result import (
     FormatRun,
     Runs,
+    SchemeRow,
     errors,
     mean_curve,
     of_scheme,
@@ -24,9 +26,18 @@ from codesign.studies.camel.number_formats_settings import (
     NumberFormatsConfig,
 )
 
+_FAMILIES = {
+    "block floating point": ("bfp",),
+    "microscaling": ("mx",),
+    "floating point": (REFERENCE, "bfloat16"),
+}
+
 
 def figures(
-    config: NumberFormatsConfig, found: Runs, operands: Mapping[str, FormatRun]
+    config: NumberFormatsConfig,
+    found: Runs,
+    compared: Sequence[SchemeRow],
+    operands: Mapping[str, FormatRun],
 ) -> Iterator[frame.Figure]:
     """The figures of the page; `operands` holds the runs whose operands were looked at."""
     curves = {name: mean_curve(of_scheme(found, name)) for name in config.schemes}
@@ -57,9 +68,15 @@ def figures(
     )
     yield frame.Figure(
         "accuracy_over_bits",
-        _accuracy_over_bits(config, found),
-        "Test accuracy over the storage of a number; each dot is a seed, and the name "
-        "stands at the mean.",
+        _accuracy_over_bits(compared),
+        "Test accuracy over the storage of a number, all three classes of tensor in the "
+        "format; mean over seeds and its 95 % interval.",
+    )
+    yield frame.Figure(
+        "loss_by_format",
+        _loss_by_format(compared),
+        "Test accuracy lost against float32 from the same seeds, mean and 95 % interval; "
+        "dashed, the point that a format may lose. Green: as good; red: worse.",
     )
     if operands:
         panels = [
@@ -108,25 +125,63 @@ def _curves(
 
 
 @canvas.styled
-def _accuracy_over_bits(
-    config: NumberFormatsConfig, found: Runs
-) -> matplotlib.figure.Figure:
-    figure, axes = canvas.single(4.6)
+def _accuracy_over_bits(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figure:
+    figure, axes = canvas.single(3.8)
     names, points = [], []
-    for index, name in enumerate(config.schemes):
-        runs = of_scheme(found, name)
-        values = [100 * run.test for run in runs if run.test is not None]
-        if not values:
-            continue
-        bits = schemes.bits_per_number(name)
-        colour = canvas.CYCLE[index % 7]
-        axes.plot([bits] * len(values), values, "o", ms=3.5, alpha=0.6, color=colour)
-        names.append(name)
-        points.append((bits, float(np.mean(values))))
+    for colour, (family, starts) in zip(canvas.CYCLE, _FAMILIES.items(), strict=False):
+        plain = [
+            row
+            for row in compared
+            if row.scheme.startswith(starts) and not set("+:") & set(row.scheme)
+        ]
+        plain.sort(key=lambda row: row.bits)
+        values = [np.array([t for t in row.test if t is not None]) for row in plain]
+        drawn = [(row, 100 * v) for row, v in zip(plain, values, strict=True) if len(v)]
+        axes.errorbar(
+            [row.bits for row, _ in drawn],
+            [v.mean() for _, v in drawn],
+            [_half_interval(v) for _, v in drawn],
+            fmt="o-", ms=4, lw=1.4, capsize=2, color=colour, label=family,
+        )  # fmt: skip
+        names += [row.scheme for row, _ in drawn]
+        points += [(row.bits, v.mean()) for row, v in drawn]
     canvas.log_scale(axes, "x")
     axes.set(xlabel="Storage of a number (bits)", ylabel="Test accuracy (%)")
     axes.set_xticks([4, 6, 8, 16, 32], ["4", "6", "8", "16", "32"])
     axes.minorticks_off()
+    canvas.legend_above(figure, axes)
     if points:
         canvas.annotate(figure, axes, np.array(points), names, line=np.zeros((0, 2)))
     return figure
+
+
+_COLOURS = {"non_inferior": canvas.GREEN, "inferior": canvas.VERMILION}
+
+
+@canvas.styled
+def _loss_by_format(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figure:
+    shown = [(row, row.loss) for row in compared if row.loss is not None]
+    shown.sort(key=lambda pair: -pair[0].bits)
+    figure, axes = canvas.single(1.0 + 0.24 * len(shown))
+    for place, (row, loss) in enumerate(shown):
+        losses = 100 * np.array(loss.losses)
+        axes.errorbar(
+            losses.mean(), place, xerr=_half_interval(losses), fmt="o", ms=4, capsize=2,
+            color=_COLOURS.get(row.verdict or "", canvas.GREY),
+        )  # fmt: skip
+    axes.axvline(0, color=canvas.INK, lw=1)
+    axes.axvline(100 * claims.TOLERANCE, color=canvas.INK, lw=1, ls="--")
+    axes.set_yticks(
+        range(len(shown)), [f"{row.scheme}, {row.bits:.3g} bits" for row, _ in shown]
+    )
+    axes.invert_yaxis()
+    axes.set_xlabel("Test accuracy lost (points)")
+    return figure
+
+
+def _half_interval(values: np.ndarray) -> float:
+    """Of the mean, at 95 %, by Student's t; 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(special.stdtrit(len(values) - 1, 0.975)) * error

@@ -17,13 +17,13 @@ from codesign.report import (
 )
 from codesign.report.table import RowStyle
 from codesign.studies import claims, frame
-from codesign.studies.camel import schemes
 from codesign.studies.camel.number_formats_figures import figures
 from codesign.studies.camel.number_formats_result import (
     FormatRun,
     Runs,
+    SchemeRow,
     errors,
-    of_scheme,
+    rows,
 )
 from codesign.studies.camel.number_formats_settings import (
     REFERENCE,
@@ -43,71 +43,6 @@ _VERDICTS = {
 _STYLES: dict[str, RowStyle] = {"non_inferior": "highlight", "inferior": "bad"}
 
 
-@dataclasses.dataclass(frozen=True)
-class SchemeRow:
-    """One scheme beside float32.
-
-    Attributes:
-        scheme: Its name.
-        bits: Mean storage of a number.
-        statuses: Of its runs.
-        test: Test accuracies, None where a run diverged.
-        loss: Against float32 from the same seeds, None of float32 itself.
-        verdict: Of the claim that at most a point is lost.
-        epoch_ratio: Time of an epoch over float32's from the same seed, the median, or
-            None.
-    """
-
-    scheme: str
-    bits: float
-    statuses: tuple[str, ...]
-    test: tuple[float | None, ...]
-    loss: claims.PairedLoss | None
-    verdict: str | None
-    epoch_ratio: float | None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Mean test accuracy of the runs that did not diverge."""
-        good = [value for value in self.test if value is not None]
-        return float(np.mean(good)) if good else None
-
-
-def rows(config: NumberFormatsConfig, found: Runs) -> list[SchemeRow]:
-    """Every scheme in the order of the settings; claims are corrected together."""
-    reference = of_scheme(found, REFERENCE)
-    losses = {}
-    for scheme in config.schemes:
-        pairs = claims.paired_losses(
-            [run.test for run in of_scheme(found, scheme)],
-            [run.test for run in reference],
-        )
-        if scheme != REFERENCE and pairs:
-            losses[scheme] = claims.PairedLoss(pairs, reference[0].num_test)
-    verdicts = claims.verdicts(losses)
-    made = []
-    for scheme in config.schemes:
-        runs = of_scheme(found, scheme)
-        made.append(
-            SchemeRow(
-                scheme=scheme,
-                bits=schemes.bits_per_number(scheme),
-                statuses=tuple(run.status for run in runs),
-                test=tuple(run.test for run in runs),
-                loss=losses.get(scheme),
-                verdict=verdicts.get(scheme),
-                epoch_ratio=_epoch_ratio(runs, reference),
-            )
-        )
-    return made
-
-
-def _epoch_ratio(runs: list[FormatRun], reference: list[FormatRun]) -> float | None:
-    pairs = [(a.epoch_s, b.epoch_s) for a, b in zip(runs, reference, strict=True)]
-    ratios = [a / b for a, b in pairs if a and b]
-    return float(np.median(ratios)) if ratios else None
-
-
 def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
     """All that the study says."""
     compared = rows(config, found)
@@ -121,7 +56,7 @@ def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
         for scheme in config.schemes
         if (run := found.get((scheme, config.seed))) and run.operands
     }
-    drawn = [*figures(config, found, operands)]
+    drawn = [*figures(config, found, compared, operands)]
     table, saturation = _table(config, compared), _accumulator_table(config, found)
     about = Paragraph(
         "All operands of all products are cast, forward and backward: weights, "
@@ -133,8 +68,8 @@ def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
         summary=_summary(compared),
         sections=[
             frame.Section("Formats side by side", [about, table]),
-            frame.Section("Accuracy", drawn[:2]),
-            frame.Section("Operands", [*drawn[2:], *_operand_tables(operands)]),
+            frame.Section("Accuracy", drawn[:3]),
+            frame.Section("Operands", [*drawn[3:], *_operand_tables(operands)]),
             frame.Section("Accumulators", [saturation] if saturation.rows else []),
         ],
         quantities=numbers,

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from codesign.studies import claims
+from codesign.studies.camel import schemes
 from codesign.studies.camel.accumulators import AccumulatorRow
+from codesign.studies.camel.number_formats_settings import (
+    REFERENCE,
+    NumberFormatsConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,3 +81,68 @@ def mean_curve(runs: list[FormatRun]) -> list[float]:
 def errors(run: FormatRun, tensor: str) -> list[float]:
     """Relative quantisation error of a class by product, in the order of the call."""
     return [row.error for row in run.operands if row.tensor == tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class SchemeRow:
+    """One scheme beside float32.
+
+    Attributes:
+        scheme: Its name.
+        bits: Mean storage of a number.
+        statuses: Of its runs.
+        test: Test accuracies, None where a run diverged.
+        loss: Against float32 from the same seeds, None of float32 itself.
+        verdict: Of the claim that at most a point is lost.
+        epoch_ratio: Time of an epoch over float32's from the same seed, the median, or
+            None.
+    """
+
+    scheme: str
+    bits: float
+    statuses: tuple[str, ...]
+    test: tuple[float | None, ...]
+    loss: claims.PairedLoss | None
+    verdict: str | None
+    epoch_ratio: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean test accuracy of the runs that did not diverge."""
+        good = [value for value in self.test if value is not None]
+        return float(np.mean(good)) if good else None
+
+
+def rows(config: NumberFormatsConfig, found: Runs) -> list[SchemeRow]:
+    """Every scheme in the order of the settings; claims are corrected together."""
+    reference = of_scheme(found, REFERENCE)
+    losses = {}
+    for scheme in config.schemes:
+        pairs = claims.paired_losses(
+            [run.test for run in of_scheme(found, scheme)],
+            [run.test for run in reference],
+        )
+        if scheme != REFERENCE and pairs:
+            losses[scheme] = claims.PairedLoss(pairs, reference[0].num_test)
+    verdicts = claims.verdicts(losses)
+    made = []
+    for scheme in config.schemes:
+        runs = of_scheme(found, scheme)
+        made.append(
+            SchemeRow(
+                scheme=scheme,
+                bits=schemes.bits_per_number(scheme),
+                statuses=tuple(run.status for run in runs),
+                test=tuple(run.test for run in runs),
+                loss=losses.get(scheme),
+                verdict=verdicts.get(scheme),
+                epoch_ratio=_epoch_ratio(runs, reference),
+            )
+        )
+    return made
+
+
+def _epoch_ratio(runs: list[FormatRun], reference: list[FormatRun]) -> float | None:
+    pairs = [(a.epoch_s, b.epoch_s) for a, b in zip(runs, reference, strict=True)]
+    ratios = [a / b for a, b in pairs if a and b]
+    return float(np.median(ratios)) if ratios else None
