@@ -1,0 +1,414 @@
+"""Additive coupling: blocks whose backward pass needs their outputs only."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from codesign.numerics.rounding import straight_through
+from codesign.types import Array, PyTree, is_whole
+
+Residual = Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
+
+_EXACT_INTEGERS = 2**24  # a float32 holds all whole numbers up to this one
+
+
+class Streams(NamedTuple):
+    """Two arrays of one shape and type, each the other's input in turn."""
+
+    first: Array
+    second: Array
+
+
+class Coupled(NamedTuple):
+    """What a stack makes.
+
+    Attributes:
+        streams: Its outputs.
+        aux: What the residual functions said beside their values, a pair of pytrees
+            [depth, ...]. It carries no gradient.
+        num_overflows: [] int32 values of all blocks that left the lattice's range, after
+            which the inverse is not exact; 0 of float streams.
+    """
+
+    streams: Streams
+    aux: tuple[PyTree, PyTree]
+    num_overflows: Array
+
+
+def couple(
+    f1: Residual,
+    f2: Residual,
+    blocks: tuple[PyTree, PyTree],
+    shared: PyTree,
+    streams: Streams,
+    *,
+    fraction_bits: int | None = None,
+) -> Coupled:
+    """Runs a stack of reversible blocks.
+
+        y2 = x2 + f1(x1),    y1 = x1 + f2(y2)         (CAMEL, Eq. 1)
+
+    The backward pass computes x1 = y1 - f2(y2) and x2 = y2 - f1(x1) block by block, from
+    the last to the first: memory is that of one block at any depth. Gradients reach
+    whatever the functions close over. There is no forward-mode derivative; under `vmap`
+    each element has gradients of its own before they are added, so a batch belongs into
+    the streams.
+
+    Args:
+        f1, f2: `f(block, shared, x) -> (value, aux)`, the value of x's shape and type.
+        blocks: Of f1 and of f2: pytrees [depth, ...], one slice for each block, such as
+            parameters, taps, random keys. What has no derivative (whole numbers, keys,
+            results of `lax.stop_gradient`) costs none.
+        shared: Pytree that all blocks see.
+        streams: [...] each, float32 with `fraction_bits`.
+        fraction_bits: Of a lattice stream: all values are multiples of 2^-fraction_bits,
+            so that additions are exact and the inverse returns the input bit for bit,
+            while no value is beyond 2^(24 - fraction_bits). The gradient passes the
+            rounding of f1 and f2. None leaves the streams as they are, with an inverse
+            that is as exact as float additions are.
+
+    Raises:
+        ValueError: If the streams or the values of f1 and f2 do not fit each other, the
+            slices are not equally many, or `fraction_bits` is no whole number from 0 to
+            23 or the streams are not float32 with it.
+    """
+    stack = _Stack.of(f1, f2, blocks, shared, streams, fraction_bits)
+    run = jax.custom_vjp(stack.forward)
+    run.defvjp(stack.forward_keeping_outputs, stack.backward, symbolic_zeros=True)
+    return run(stack.blocks, stack.shared, Streams(*streams))
+
+
+def invert(
+    f1: Residual,
+    f2: Residual,
+    blocks: tuple[PyTree, PyTree],
+    shared: PyTree,
+    streams: Streams,
+    *,
+    fraction_bits: int | None = None,
+) -> Streams:
+    """Inputs of `couple` from its outputs; arguments and errors as there."""
+    stack = _Stack.of(f1, f2, blocks, shared, streams, fraction_bits)
+    return stack.inverse(Streams(*streams))
+
+
+def to_lattice(x: Array, fraction_bits: int) -> Array:
+    """Nearest multiples of 2^-fraction_bits, with the gradient of `x`; 0 has no sign."""
+    rounded = _rounded(lax.stop_gradient(x), fraction_bits)
+    return straight_through(x, jnp.where(rounded == 0, 0.0, rounded))
+
+
+def _rounded(x: Array, fraction_bits: int | None) -> Array:
+    if fraction_bits is None:
+        return x
+    return jnp.round(x * 2.0**fraction_bits) * 2.0**-fraction_bits
+
+
+class _Value(NamedTuple):
+    """Of a residual function of one block.
+
+    `value` is rounded; `pull` turns its cotangent into those of the leaves of the block
+    and of what is shared, None where there is none, and of the input. `used` is 0; who
+    does not call `pull` adds it to a result.
+    """
+
+    value: Array
+    aux: PyTree
+    pull: Callable[[Array], tuple[list[Any], list[Any], Array]]
+    used: Array | int
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """Which leaves of both blocks and of what is shared are differentiated."""
+
+    blocks: tuple[tuple[bool, ...], tuple[bool, ...]]
+    shared: tuple[bool, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stack:
+    """A stack with its pytrees taken apart into leaves.
+
+    Attributes:
+        functions: f1 and f2, of leaves.
+        blocks: Leaves [depth, ...] of both.
+        shared: Leaves, with what f1 and f2 close over.
+        fraction_bits: As of `couple`.
+        depth: Number of blocks.
+    """
+
+    functions: tuple[Callable, Callable]
+    blocks: tuple[list[Array], list[Array]]
+    shared: list[Array]
+    fraction_bits: int | None
+    depth: int
+
+    @classmethod
+    def of(cls, f1, f2, blocks, shared, streams, fraction_bits) -> "_Stack":
+        _check_streams(streams, fraction_bits)
+        depth = _depth(blocks)
+        shared, shared_tree = jax.tree.flatten(shared)
+        functions, leaves, num_own = [], [], len(shared)
+        for name, f, block in zip(("f1", "f2"), (f1, f2), blocks, strict=True):
+            flat, block_tree = jax.tree.flatten(block)
+            first = [jax.eval_shape(lambda a: a[0], leaf) for leaf in flat]
+
+            def of_leaves(flat, shared, x, *, f=f, block_tree=block_tree):
+                trees = block_tree.unflatten(flat), shared_tree.unflatten(shared)
+                return f(*trees, x)
+
+            x = jax.eval_shape(lambda x: x, streams[0])
+            _check_value(name, jax.eval_shape(of_leaves, first, shared[:num_own], x), x)
+            f, held = jax.closure_convert(of_leaves, first, shared[:num_own], x)
+            ends = len(shared), len(shared) + len(held)
+            shared = [*shared, *held]
+
+            def of_all(flat, shared, x, *, f=f, ends=ends):
+                return f(flat, shared[:num_own], x, *shared[slice(*ends)])
+
+            functions.append(of_all)
+            leaves.append(flat)
+        return cls(tuple(functions), tuple(leaves), shared, fraction_bits, depth)
+
+    def forward(self, blocks, shared, streams) -> Coupled:
+        def step(streams: Streams, i: Array):
+            x1, x2 = streams
+            first = self._evaluate(0, i, blocks, shared, x1)
+            y2 = x2 + first.value
+            second = self._evaluate(1, _once(i, [y2]), blocks, shared, y2)
+            y1 = x1 + second.value
+            num_beyond = self._num_beyond(y1, y2) + first.used + second.used
+            return Streams(y1, y2), ((first.aux, second.aux), num_beyond)
+
+        streams, (aux, beyond) = lax.scan(step, streams, jnp.arange(self.depth))
+        return Coupled(streams, aux, jnp.sum(beyond))
+
+    def forward_keeping_outputs(self, blocks, shared, streams):
+        first, second, of_all = (
+            tuple(leaf.perturbed for leaf in leaves) for leaves in (*blocks, shared)
+        )
+        wanted = _Wanted((first, second), of_all)
+        blocks, shared, streams = jax.tree.map(
+            lambda primal: primal.value, (blocks, shared, streams)
+        )
+        found = self.forward(blocks, shared, streams)
+        return found, (blocks, shared, found.streams, wanted)
+
+    def backward(self, kept, cotangents: Coupled):
+        blocks, shared, streams, wanted = kept
+
+        def half(k, i, x, y, d_x, d_y, d_blocks, d_shared):
+            """Undoes y = x' + f(x): returns x', and d_x with f's share."""
+            found = self._evaluate(k, i, blocks, shared, x)
+            d_block, d_all, d = found.pull(d_y)
+            d_blocks = [
+                lax.dynamic_update_index_in_dim(stacked, new, i, 0)
+                for stacked, new in zip(
+                    d_blocks, _chosen(d_block, wanted.blocks[k]), strict=True
+                )
+            ]
+            d_all = _chosen(d_all, wanted.shared)
+            d_shared = [a + b for a, b in zip(d_shared, d_all, strict=True)]
+            return y - found.value, d_x + d, d_blocks, d_shared
+
+        def step(carry, i):
+            (y1, y2), (d1, d2), (of_first, of_second), d_shared = carry
+            x1, d2, of_second, d_shared = half(
+                1, i, y2, y1, d2, d1, of_second, d_shared
+            )
+            i = _once(i, [x1, d2, *(_at(leaf, i) for leaf in of_second), *d_shared])
+            x2, d1, of_first, d_shared = half(0, i, x1, y2, d1, d2, of_first, d_shared)
+            return (
+                Streams(x1, x2),
+                Streams(d1, d2),
+                (of_first, of_second),
+                d_shared,
+            ), None
+
+        d_streams = Streams(*map(_instantiated, cotangents.streams))
+        zeros = tuple(
+            [jnp.zeros_like(leaf) for leaf in _chosen(leaves, flags)]
+            for leaves, flags in zip(blocks, wanted.blocks, strict=True)
+        )
+        d_shared = [jnp.zeros_like(leaf) for leaf in _chosen(shared, wanted.shared)]
+        (_, d_streams, d_blocks, d_shared), _ = lax.scan(
+            step,
+            (streams, d_streams, zeros, d_shared),
+            jnp.arange(self.depth),
+            reverse=True,
+        )
+        d_blocks = tuple(map(_spread, d_blocks, wanted.blocks))
+        return d_blocks, _spread(d_shared, wanted.shared), d_streams
+
+    def inverse(self, streams: Streams) -> Streams:
+        def step(streams: Streams, i: Array):
+            y1, y2 = streams
+            second = self._evaluate(1, i, self.blocks, self.shared, y2)
+            x1 = y1 - second.value
+            i = _once(i, [x1])
+            first = self._evaluate(0, i, self.blocks, self.shared, x1)
+            return Streams(x1, y2 - first.value), second.used + first.used
+
+        return lax.scan(step, streams, jnp.arange(self.depth), reverse=True)[0]
+
+    def _evaluate(self, k: int, i: Array, blocks, shared, x: Array) -> _Value:
+        """The value of f1 (k = 0) or f2 of block i.
+
+        XLA fuses a value that is wanted alone otherwise than one whose derivative is
+        wanted, too, which may change its last bit, and this its rounding to the lattice.
+        On a lattice each evaluation, of the forward pass, the backward pass and the
+        inverse, is the same computation apart, held so by a condition that XLA does not
+        know to be true.
+        """
+        block = [_at(leaf, i) for leaf in blocks[k]]
+        is_float = [jnp.issubdtype(a.dtype, jnp.inexact) for a in (*block, *shared)]
+
+        def evaluate(floats, x):
+            def f(floats, x):
+                leaves = _merged(floats, [*block, *shared], is_float)
+                return self.functions[k](leaves[: len(block)], leaves[len(block) :], x)
+
+            value, pull, aux = jax.vjp(f, floats, x, has_aux=True)
+            return value, aux, pull
+
+        floats = _chosen([*block, *shared], is_float)
+        used: Array | int = 0
+        if self.fraction_bits is None:
+            value, aux, pull = evaluate(floats, x)
+        else:
+            value, aux, pull, used = _apart(evaluate, floats, x, i)
+
+        def pulled(cotangent: Array):
+            d_floats, d_x = pull(cotangent)
+            d = _spread(d_floats, is_float)
+            return d[: len(block)], d[len(block) :], d_x
+
+        return _Value(_rounded(value, self.fraction_bits), aux, pulled, used)
+
+    def _num_beyond(self, *arrays: Array) -> Array:
+        if self.fraction_bits is None:
+            return jnp.int32(0)
+        limit = _EXACT_INTEGERS * 2.0**-self.fraction_bits
+        beyond = [jnp.sum(~(jnp.abs(a) <= limit), dtype=jnp.int32) for a in arrays]
+        return sum(beyond, jnp.int32(0))
+
+
+def _apart(evaluate: Callable, floats: list[Array], x: Array, i: Array):
+    """`evaluate(floats, x)`, compiled for itself, and a 0 that needs all of its outcome."""
+    made = []
+
+    def run(floats, x):
+        value, aux, pull = evaluate(floats, x)
+        leaves, tree = jax.tree.flatten(pull)
+        given = {id(a): place for place, a in enumerate((*floats, x))}
+        made.append((tree, [given.get(id(leaf)) for leaf in leaves]))
+        return value, aux, [leaf for leaf in leaves if id(leaf) not in given]
+
+    def never(floats, x):
+        del floats, x
+        return jax.tree.map(jnp.zeros_like, shapes)
+
+    shapes = jax.eval_shape(run, floats, x)
+    value, aux, kept = lax.cond(i + _zero([i]) == i, run, never, floats, x)
+    tree, places = made[-1]
+    own = iter(kept)
+    pull = tree.unflatten(
+        [next(own) if place is None else (*floats, x)[place] for place in places]
+    )
+    return value, aux, pull, _zero(kept)
+
+
+@jax.custom_batching.custom_vmap
+def _once(i: Array, arrays: list[Array]) -> Array:
+    """`i`, once `arrays` are there: what is sliced by it does not lie beside them."""
+    return i + _zero(arrays)
+
+
+@_once.def_vmap
+def _once_for_all(axis_size, is_batched, i, arrays):
+    del axis_size
+    arrays = [a[0] if b else a for a, b in zip(arrays, is_batched[1], strict=True)]
+    return _once(i, arrays), False
+
+
+def _zero(arrays: list[Array]) -> Array:
+    """0 that XLA does not know: it takes the first number of each array to compute."""
+    firsts = [lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(()) for a in arrays]
+    sums = sum((first.astype(jnp.float32) for first in firsts), jnp.float32(0))
+    return (sums * 0 > 1).astype(jnp.int32)  # NaN > 1 is false, too
+
+
+def _at(leaf: Array, i: Array) -> Array:
+    return lax.dynamic_index_in_dim(leaf, i, keepdims=False)
+
+
+def _chosen(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+    return [value for value, flag in zip(values, flags, strict=True) if flag]
+
+
+def _spread(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+    """`values` at the places of `flags`, None at the others."""
+    rest = iter(values)
+    return [next(rest) if flag else None for flag in flags]
+
+
+def _merged(values, others, flags):
+    """`values` at the places of `flags`, `others` elsewhere."""
+    rest = iter(values)
+    return [next(rest) if f else o for o, f in zip(others, flags, strict=True)]
+
+
+def _instantiated(cotangent: Any) -> Array:
+    if not isinstance(cotangent, SymbolicZero):
+        return cotangent
+    shaped: Any = cotangent.aval
+    return jnp.zeros(shaped.shape, shaped.dtype)
+
+
+def _check_streams(streams: Streams, fraction_bits: int | None) -> None:
+    of_first, of_second = ((jnp.shape(a), jnp.result_type(a)) for a in streams)
+    if of_first != of_second:
+        raise ValueError(
+            f"`streams` are {of_first[1]}{[*of_first[0]]} and {of_second[1]}"
+            f"{[*of_second[0]]}; a reversible stack needs two of one shape and type, such "
+            "as halves of an even number of channels."
+        )
+    if fraction_bits is None:
+        return
+    if not is_whole(fraction_bits) or not 0 <= fraction_bits <= 23:
+        raise ValueError(
+            f"`fraction_bits` (={fraction_bits!r}) must be a whole number from 0 to 23, "
+            "or None for float streams."
+        )
+    if of_first[1] != jnp.float32:
+        raise ValueError(
+            f"`streams` are {of_first[1]}, but a lattice of `fraction_bits` "
+            f"(={fraction_bits}) is float32; convert them, or pass None."
+        )
+
+
+def _check_value(name: str, found: Any, x: jax.ShapeDtypeStruct) -> None:
+    value, _ = found
+    if (value.shape, value.dtype) != (x.shape, x.dtype):
+        raise ValueError(
+            f"`{name}` makes {value.dtype}{[*value.shape]} of {x.dtype}{[*x.shape]}; a "
+            "block of a reversible stack may change neither shape nor type, so do strides "
+            "and pools outside of it."
+        )
+
+
+def _depth(blocks: tuple[PyTree, PyTree]) -> int:
+    shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(blocks)}
+    if len(shapes) != 1 or shapes in ({()}, {(0,)}):
+        raise ValueError(
+            f"`blocks` has leaves of {sorted(shapes)} slices; all need the same number, "
+            "one for each block."
+        )
+    return shapes.pop()[0]
