@@ -158,7 +158,9 @@ def test_each_call_draws_anew():
     assert not np.allclose(first.first, other.first)
 
 
-@pytest.mark.parametrize("rounding", ["truncate", "stochastic"])
+@pytest.mark.parametrize(
+    "rounding", ["truncate", pytest.param("stochastic", marks=pytest.mark.slow)]
+)
 def test_in_formats_the_inverse_is_exact_and_costs_what_the_format_does(rounding):
     stack = ReversibleStack(ConvNet(), ConvNet(), 8)
     streams = [to_lattice(x, 12) for x in _streams(2, 4, 4, 6)]

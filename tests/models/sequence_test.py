@@ -118,6 +118,7 @@ def test_gnmt_equals_loops_in_python():
     chex.assert_trees_all_close(y, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.SEQUENCE_NETWORKS)
 def test_learns_to_reverse_a_sequence(name):
     # 4 letters and a start sign as one-hot vectors, beside 4 positions: width 9 -> 16.

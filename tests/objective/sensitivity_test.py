@@ -61,7 +61,10 @@ def test_elasticities_by_hand(ops):
         assert kind["power_w"] == pytest.approx(1.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["deeptrain:3R1G", "roofline:Titan Xp"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("deeptrain:3R1G", marks=pytest.mark.slow), "roofline:Titan Xp"],
+)
 def test_smooth_and_exact_agree(name, ops):
     chip = chips.by_name(name)
     names = ["period_s", "energy_j", "area_m2"]

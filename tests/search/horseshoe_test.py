@@ -183,7 +183,7 @@ def _padded(data, num_rows):
 
 @pytest.mark.parametrize(
     ("num_rows", "most_rows", "num_coefficients"),
-    [(5, 64, 70), (9, 16, 3)],
+    [(5, 64, 70), pytest.param(9, 16, 3, marks=pytest.mark.slow)],
 )
 def test_padding_changes_no_draw(num_rows, most_rows, num_coefficients):
     data = _data(num_rows, num_coefficients)

@@ -211,6 +211,7 @@ def test_gibbs_and_nuts_agree_on_a_sparse_truth():
         assert np.all(result.pvalue > 2 * stats.norm.sf(4.0)), (name, result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 def test_nuts_without_noise():
     x, y, _ = _sparse_truth()
     posterior = _run("nuts", x, y)

@@ -259,7 +259,9 @@ def test_goes_on_after_recovery(tmp_path, whole):
     assert not np.any(np.all(study.ask()[0] == [t.x for t in trials], axis=1))
 
 
-@pytest.mark.parametrize(("num_variables", "most"), [(8, 20), (12, 27)])
+@pytest.mark.parametrize(
+    ("num_variables", "most"), [(8, 20), pytest.param(12, 27, marks=pytest.mark.slow)]
+)
 def test_finds_the_optimum_of_a_planted_sparse_quadratic(num_variables, most):
     # Two sites and a pair carry it, one pair clashes; the penalty empties the rest.
     def planted(x):

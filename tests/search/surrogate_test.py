@@ -113,6 +113,7 @@ def test_growing_data_compile_once_in_a_bucket():
     assert compiled._cache_size() == count + 1
 
 
+@pytest.mark.slow
 def test_many_observations_are_few_rows_of_the_same_model(monkeypatch):
     # 21 features: 22 rows have the same second moments as 2000.
     x, y = _planted(6, 2000, noise=1.0)

@@ -157,7 +157,9 @@ time.sleep = lambda _: hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """
 
 
-@pytest.mark.parametrize("first", ["", _DEAF], ids=["heard", "deaf"])
+@pytest.mark.parametrize(
+    "first", ["", pytest.param(_DEAF, marks=pytest.mark.slow)], ids=["heard", "deaf"]
+)
 def test_ctrl_c_twice_ends_at_once(first, tmp_path):
     arguments = (f"--workdir={tmp_path}", "--numbers=3", "--pause_s=30")
     process = _launch(*arguments, script=first + _SCRIPT)
@@ -449,6 +451,7 @@ def test_flags_are_the_settings(tmp_path):
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_finished_work_needs_nobody_who_reads(tmp_path):
     toy.STUDY.run(_QUICK, workdir=tmp_path)
     for options in ({"stdout": subprocess.DEVNULL}, {"env_encoding": "ascii"}):

@@ -315,11 +315,12 @@ def test_tables_hold_the_traffic_of_calibrated_capacities(vgg):
     ("name", "settings", "batch_size", "capacities"),
     [
         ("resnet18", {}, 32, tuple(range(12, 136, 2))),
-        (
+        pytest.param(
             "resnet50",
             dict(image_shape=(224, 224, 3), num_classes=1000),
             32,
             memory_validation.CAPACITIES_MB,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -337,7 +338,10 @@ def test_stands_for_the_simulator(name, settings, batch_size, capacities):
     assert result.slower_pairs == result.wrong_signs == 0
 
 
-@pytest.mark.parametrize("batch_sizes", [(32,), (1, 2, 4, 8, 16, 24, 32, 48)])
+@pytest.mark.parametrize(
+    "batch_sizes",
+    [(32,), pytest.param((1, 2, 4, 8, 16, 24, 32, 48), marks=pytest.mark.slow)],
+)
 def test_stands_for_the_simulator_where_weights_recur(batch_sizes):
     # 4 weights of 16 kB, 50 time steps: caches from one weight to everything. What
     # captures the weights does not grow with the batch.

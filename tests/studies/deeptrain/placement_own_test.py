@@ -138,6 +138,7 @@ def test_a_workdir_of_something_else_is_refused(finished, changes):
         placement.run(_CONFIG, workdir=finished[0], **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["roofline:Titan Xp", "memory:A100"])
 def test_a_chip_by_name_costs_ones_own_network(name, tmp_path):
     given = _given(chip=chips.by_name(name))
@@ -296,6 +297,7 @@ class Odd:
     lanes: int = 4
 
 
+@pytest.mark.slow
 def test_any_pytree_and_a_chip_that_models_no_energy(tmp_path):
     def estimate(spec, ops, *, batch_size):
         latency_s = batch_size * ops.macs.sum() / (sum(spec.rates) * spec.lanes)
