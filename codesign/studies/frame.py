@@ -131,6 +131,8 @@ class Job:
     metrics: MetricsLog
     progress: Progress
     first_step: int  # of the unit among those of the whole job
+    when_kept: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    """Called once the unit is recorded, as what its checkpoints are kept for."""
 
     def update(self, step: int, about: str, **facts: object) -> None:
         """Says how far this unit is; see `Progress.update`."""
@@ -289,6 +291,8 @@ class Study(Generic[_Config, _Found]):
                         seconds = time.monotonic() - start
                         metrics.append({"unit": unit, "seconds": seconds})
                         kept.keep(unit, found[unit], seconds)
+                        for call in job.when_kept:
+                            call()
                 if kept is not None:  # As a resumed run will read it.
                     found[unit] = kept[unit]
         return found

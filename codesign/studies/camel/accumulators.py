@@ -14,24 +14,30 @@ from codesign.models.network import Network
 from codesign.numerics import bfp, bfp_dot
 from codesign.types import Array, PyTree
 
-WIDTHS = (10, 12, 14, 16, 20, 24, 32)  # bits
+# Bits, and how many of them stand above the largest result (assumed; the paper gives
+# neither): narrow registers lose low bits, low ones lose sums at their ends.
+REGISTERS = (
+    *((bits, 1) for bits in (10, 12, 14, 16, 20, 24, 32)),
+    *((24, guard) for guard in (-1, -2, -3)),
+)
 _ROWS = 64  # of each product
-_GUARD_BITS = 1  # assumed: above the largest result, for sums on the way; range 0 to 4
 
 
 @dataclasses.dataclass(frozen=True)
 class AccumulatorRow:
-    """One product under an accumulator of one width.
+    """One product under one accumulator.
 
     Attributes:
         product: Its number in the network, from 1.
         bits: Of the accumulator.
+        guard_bits: Of these, how many stand above the largest result.
         error: Root of the mean squared error of its results over that of the results.
         saturated: Fraction of its additions that reached an end.
     """
 
     product: int
     bits: int
+    guard_bits: int
     error: float
     saturated: float
 
@@ -42,12 +48,11 @@ def measure(
     images: Array,
     bn_mask: Array,
     fmt: bfp.Format,
-    widths: Sequence[int] = WIDTHS,
+    registers: Sequence[tuple[int, int]] = REGISTERS,
 ) -> list[AccumulatorRow]:
     """Runs 64 rows of every product of a forward pass through accumulators.
 
-    Each has its largest result's power of two and one guard bit on top; what is below its
-    lowest bit is cut.
+    What is below a register's lowest bit is cut; sums beyond its top stay there.
 
     Args:
         network: In float32.
@@ -55,7 +60,7 @@ def measure(
         images: [B, H, W, C], a few.
         bn_mask: [C].
         fmt: Of both operands; must not round at random.
-        widths: Bits of the accumulators.
+        registers: Bits of each accumulator, and its guard bits.
     """
     operands = _operands(network, variables, images, bn_mask, fmt.block_size)
     rows = []
@@ -64,16 +69,17 @@ def measure(
         largest = float(np.abs(exact).max())
         if not largest:
             continue
-        top = int(np.frexp(largest)[1]) + _GUARD_BITS
+        power = int(np.frexp(largest)[1])
         additions = exact.size * -(-w.shape[0] // fmt.block_size)
-        registers = tuple(
-            bfp_dot.Accumulator(bits=bits, lowest_exponent=top - bits + 1)
-            for bits in widths
+        accumulators = tuple(
+            bfp_dot.Accumulator(bits=bits, lowest_exponent=power + guard - bits + 1)
+            for bits, guard in registers
         )
-        found = _dot(x, w, fmt, registers)
-        for bits, value, count in zip(widths, *map(np.asarray, found), strict=True):
+        found = map(np.asarray, _dot(x, w, fmt, accumulators))
+        for (bits, guard), value, count in zip(registers, *found, strict=True):
             error = float(np.sqrt(np.sum((value - exact) ** 2) / np.sum(exact**2)))
-            rows.append(AccumulatorRow(number, bits, error, int(count) / additions))
+            share = int(count) / additions
+            rows.append(AccumulatorRow(number, bits, guard, error, share))
     return rows
 
 

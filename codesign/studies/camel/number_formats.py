@@ -84,7 +84,8 @@ def prepare(
     data_dir: str | None = None,
 ) -> Prepared:
     """Loads the data; a batch larger than the training split is refused here."""
-    del workdir
+    for scheme, seed in {*units(config)} - {*pending}:
+        _store(workdir, scheme, seed).clear()  # which a kill left
     dataset = data.load(
         config.dataset,
         data_dir=data_dir,
@@ -106,7 +107,8 @@ def measure(
     if not trainer.num_step_traces:
         job.update(0, scheme, seed=seed, state="compiling")
     mask = jnp.ones(trainer.network.num_sites)
-    store = CheckpointStore(job.workdir / "checkpoints" / f"{scheme}-seed{seed}")
+    store = _store(job.workdir, scheme, seed)
+    job.when_kept.append(store.clear)
     epochs, ends = config.train.epochs, [time.monotonic()]
 
     def on_epoch(entry: dict[str, float], is_new: bool) -> None:
@@ -134,7 +136,6 @@ def measure(
         on_epoch=on_epoch,
         on_phase=on_phase,
     )
-    store.clear()
     seconds = [end - start for start, end in itertools.pairwise(ends)]
     run = FormatRun(
         status=result.status,
@@ -150,6 +151,10 @@ def measure(
     job.update(epochs, scheme, seed=seed, state="compiling")
     variables = {"params": result.state.params, "batch_stats": result.state.batch_stats}
     return _with_operands(run, prepared, scheme, variables, mask, config)
+
+
+def _store(workdir: pathlib.Path, scheme: str, seed: int) -> CheckpointStore:
+    return CheckpointStore(workdir / "checkpoints" / f"{scheme}-seed{seed}")
 
 
 def _with_operands(run, prepared, scheme, variables, mask, config) -> FormatRun:

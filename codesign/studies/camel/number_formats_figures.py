@@ -46,6 +46,8 @@ def figures(
         "block floating point": [name for name in others if name.startswith("bfp")],
         "microscaling and bfloat16": [n for n in others if not n.startswith("bfp")],
     }
+    if not others:
+        families = {REFERENCE: []}
     yield frame.Figure(
         "accuracy_over_epochs",
         draw_panels(
@@ -57,7 +59,7 @@ def figures(
                     ),
                 )
                 for title, names in families.items()
-                if names
+                if names or not others
             ],
             x_label="Epoch",
             y_label="Validation accuracy (%)",
@@ -69,15 +71,17 @@ def figures(
     yield frame.Figure(
         "accuracy_over_bits",
         _accuracy_over_bits(compared),
-        "Test accuracy over the storage of a number, all three classes of tensor in the "
+        "Test accuracy over the width of a number, all three classes of tensor in the "
         "format; mean over seeds and its 95 % interval.",
     )
-    yield frame.Figure(
-        "loss_by_format",
-        _loss_by_format(compared),
-        "Test accuracy lost against float32 from the same seeds, mean and 95 % interval; "
-        "dashed, the point that a format may lose. Green: as good; red: worse.",
-    )
+    if others:
+        yield frame.Figure(
+            "loss_by_format",
+            _loss_by_format(compared),
+            "Test accuracy lost against float32 from the same seeds, mean and 95 % "
+            "interval; dashed, the point that a format may lose. Green: as good; red: "
+            "worse.",
+        )
     if operands:
         panels = [
             (
@@ -141,12 +145,13 @@ def _accuracy_over_bits(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figu
             [row.bits for row, _ in drawn],
             [v.mean() for _, v in drawn],
             [_half_interval(v) for _, v in drawn],
-            fmt="o-", ms=4, lw=1.4, capsize=2, color=colour, label=family,
+            fmt="o-" if len(drawn) > 2 else "o", ms=4, lw=1.4, capsize=2, color=colour,
+            label=family,
         )  # fmt: skip
         names += [row.scheme for row, _ in drawn]
         points += [(row.bits, v.mean()) for row, v in drawn]
     canvas.log_scale(axes, "x")
-    axes.set(xlabel="Storage of a number (bits)", ylabel="Test accuracy (%)")
+    axes.set(xlabel="Width of a number (bits)", ylabel="Test accuracy (%)")
     axes.set_xticks([4, 6, 8, 16, 32], ["4", "6", "8", "16", "32"])
     axes.minorticks_off()
     canvas.legend_above(figure, axes)

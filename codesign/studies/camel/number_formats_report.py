@@ -56,7 +56,10 @@ def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
         for scheme in config.schemes
         if (run := found.get((scheme, config.seed))) and run.operands
     }
-    drawn = [*figures(config, found, compared, operands)]
+    drawn = {
+        figure.name: figure for figure in figures(config, found, compared, operands)
+    }
+    errors = drawn.pop("error_by_layer", None)
     table, saturation = _table(config, compared), _accumulator_table(config, found)
     about = Paragraph(
         "All operands of all products are cast, forward and backward: weights, "
@@ -68,8 +71,10 @@ def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
         summary=_summary(compared),
         sections=[
             frame.Section("Formats side by side", [about, table]),
-            frame.Section("Accuracy", drawn[:3]),
-            frame.Section("Operands", [*drawn[3:], *_operand_tables(operands)]),
+            frame.Section("Accuracy", [*drawn.values()]),
+            frame.Section(
+                "Operands", [*([errors] if errors else []), *_operand_tables(operands)]
+            ),
             frame.Section("Accumulators", [saturation] if saturation.rows else []),
         ],
         quantities=numbers,
@@ -107,13 +112,19 @@ def _summary(compared: list[SchemeRow]) -> str:
         for (name, text) in (
             ("non_inferior", "train as well as float32 within a point"),
             ("inferior", "lose more than a point"),
-            ("not_decided", "are not decided"),
+            ("not_decided", "not decided"),
         )
         if (names := by_verdict[name])
     ]
-    num_seeds = len(compared[0].test)
+    lost = [row.scheme for row in compared if row.accuracy is None]
+    if lost:
+        parts.append(f"all runs of {', '.join(lost)} diverged")
+    num_seeds, num_formats = len(compared[0].test), len(compared) - 1
     seeds = "one seed" if num_seeds == 1 else f"{num_seeds} seeds"
-    return f"Over {seeds}, of {len(compared) - 1} formats: {'; '.join(parts)}."
+    if not parts:
+        return f"float32 alone over {seeds}: nothing to compare it with."
+    formats = "one format" if num_formats == 1 else f"{num_formats} formats"
+    return f"Over {seeds}, of {formats}: {'; '.join(parts)}."
 
 
 def _table(config: NumberFormatsConfig, compared: list[SchemeRow]) -> Table:
@@ -132,7 +143,8 @@ def _table(config: NumberFormatsConfig, compared: list[SchemeRow]) -> Table:
             "Runs",
         ],
         footnotes=[
-            "Bits: mean storage of a number, exponents and scales shared out. Loss: mean "
+            "Bits: mean width of a number in its format, exponents and scales of full "
+            "blocks shared out; weights between steps are not in it. Loss: mean "
             "over seeds of float32's test accuracy less the format's; at most: its "
             "one-sided 95 % bound. As good: a loss above one point is rejected, all "
             "claims corrected together (Holm). Epoch time: emulation on this machine "
@@ -150,7 +162,7 @@ def _table(config: NumberFormatsConfig, compared: list[SchemeRow]) -> Table:
             row.loss.bound() if row.loss else None,
             _VERDICTS[row.verdict] if row.verdict else "—",
             row.epoch_ratio,
-            f"{len(row.test) - num_bad} of {len(row.test)}",
+            f"{len(row.test) - num_bad} / {len(row.test)}",
             style=style,
         )
     return made
@@ -221,7 +233,8 @@ def _operand_tables(operands: Mapping[str, FormatRun]) -> Iterator[Table]:
             Column("Flushed", format="percent"),
         ],
         footnotes=[
-            "Means over products. Zero blocks: a multiplier rests; zero after: it rests "
+            "Means over products; weights and activations as the forward product casts "
+            "them, gradients as the input's gradient does. Zero blocks: a multiplier rests; zero after: it rests "
             "for this number; flushed: not zero before, zero after. By product in "
             "operand_statistics.json.",
         ],
@@ -251,22 +264,26 @@ def _accumulator_table(config: NumberFormatsConfig, found: Runs) -> Table:
         [
             "Format",
             Column("Bits", format="d"),
+            Column("Guard bits", format="+d"),
             Column("Error", format=".2e"),
             Column("Saturated additions", format=".2e"),
         ],
         footnotes=[
             "Results of 64 rows of every product in a forward pass, against sums without "
-            "rounding; means over products. The register's top is one bit above the "
-            "largest result (assumed; the paper gives no width).",
+            "rounding; means over products. Guard bits: how many of the register's bits "
+            "stand above the largest result (assumed, as the widths: the paper gives none).",
         ],
     )
     for scheme in config.schemes:
         run = found.get((scheme, config.seed))
         kept = run.accumulators if run else ()
-        for bits in sorted({row.bits for row in kept}):
-            of = [row for row in kept if row.bits == bits]
-            error = float(np.mean([row.error for row in of]))
-            made.add(scheme, bits, error, float(np.mean([r.saturated for r in of])))
+        registers = {(row.bits, row.guard_bits) for row in kept}
+        for bits, guard in sorted(registers, key=lambda r: (-r[1], r[0])):
+            of = [row for row in kept if (row.bits, row.guard_bits) == (bits, guard)]
+            means = (
+                np.mean([getattr(r, n) for r in of]) for n in ("error", "saturated")
+            )
+            made.add(scheme, bits, guard, *map(float, means))
     return made
 
 

@@ -89,7 +89,7 @@ class SchemeRow:
 
     Attributes:
         scheme: Its name.
-        bits: Mean storage of a number.
+        bits: Mean width of a number; see `schemes.bits_per_number`.
         statuses: Of its runs.
         test: Test accuracies, None where a run diverged.
         loss: Against float32 from the same seeds, None of float32 itself.

@@ -4,6 +4,7 @@ import dataclasses
 
 from codesign import data, models
 from codesign.kernels.cast_product import CLASSES
+from codesign.models.formats import Formats
 from codesign.records.settings import setting
 from codesign.studies import frame
 from codesign.studies.camel import schemes
@@ -23,7 +24,11 @@ class NumberFormatsConfig(frame.Config):
 
     schemes: tuple[str, ...] = setting(
         (REFERENCE,),
-        "Formats compared, such as bfp5+stochastic or mxfp8_e4m3; float32 is among them.",
+        "Formats compared, float32 among them: float32, bfloat16, mxint8, mxfp8_e4m3, "
+        "mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4_e2m1, bfpM (mantissas of M bits, blocks "
+        "of 9) or bfpMxB (of B); after it `:weights`, `:activations` or `:gradients` for "
+        "one class alone, and for bfp `+tile`, `+stochastic` or `+nearest`, `+master` or "
+        "`+master_truncate`.",
         distinct=True,
         free=True,
         flag="formats",
@@ -56,11 +61,17 @@ class NumberFormatsConfig(frame.Config):
                 f"`formats` (={self.schemes}) must hold {REFERENCE!r}, with which all are "
                 "compared."
             )
+        names: dict[Formats, str] = {}
         for name in self.schemes:
             try:
-                schemes.parse(name)
+                other = names.setdefault(schemes.parse(name), name)
             except ValueError as error:
                 raise ValueError(f"`formats`: {error}") from None
+            if other != name:
+                raise ValueError(
+                    f"`formats` names one format twice, as {other!r} and {name!r}; leave "
+                    "one out."
+                )
 
 
 _QUICK = (

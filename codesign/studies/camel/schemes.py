@@ -22,7 +22,9 @@ def parse(text: str) -> Formats:
         bfp5+master          weights between steps in the format, too, rounded at random;
                              `+master_truncate` truncates them
 
-    Options may follow each other: `bfp3x16+nearest+tile`.
+    Options may follow each other: `bfp3x16+nearest+tile`. What is rounded at random may
+    carry into its exponent (`renorm`): cut at the top of its block, a number would lose on
+    average, and a weight could not grow past a power of two.
 
     Raises:
         ValueError: For a name, class or option that is none, or one that does not fit.
@@ -30,13 +32,15 @@ def parse(text: str) -> Formats:
     first, *options = text.split("+")
     name, _, kind = first.partition(":")
     fmt = formats.by_name(name)
-    if kind and kind not in CLASSES:
+    if kind not in CLASSES and ":" in first:
         raise ValueError(f"{text!r}: {kind!r} is no class; {nearest(kind, CLASSES)}")
     for option in options:
         if option not in _OPTIONS:
             raise ValueError(
                 f"{text!r}: {option!r} is none; {nearest(option, _OPTIONS)}"
             )
+        if options.count(option) > 1:
+            raise ValueError(f"{text!r} has {option!r} twice; leave one out.")
     if not isinstance(fmt, bfp.Format):
         if options:
             raise ValueError(
@@ -44,15 +48,21 @@ def parse(text: str) -> Formats:
                 f"{'+'.join(options)!r} out."
             )
         return Formats.of({kind: fmt} if kind else fmt)
-    if len({*options} & {"stochastic", "nearest"}) == 2:
-        raise ValueError(f"{text!r} rounds in two ways; take one.")
-    rounding = "truncate"
-    if "stochastic" in options:
-        rounding = "stochastic"
-    elif "nearest" in options:
-        rounding = "nearest_even"
-    fmt = dataclasses.replace(fmt, rounding=rounding)
+    for one, other in (("stochastic", "nearest"), _MASTERS):
+        if one in options and other in options:
+            raise ValueError(
+                f"{text!r} rounds in two ways, {one!r} and {other!r}; take one."
+            )
+    at_random = dataclasses.replace(fmt, rounding="stochastic", carry="renorm")
     settings = {}
+    if "master" in options:
+        settings["master"] = at_random
+    elif "master_truncate" in options:
+        settings["master"] = fmt
+    if "stochastic" in options:
+        fmt = at_random
+    elif "nearest" in options:
+        fmt = dataclasses.replace(fmt, rounding="nearest_even")
     if "tile" in options:
         if fmt.block_size not in _SQUARES:
             raise ValueError(
@@ -60,14 +70,15 @@ def parse(text: str) -> Formats:
                 "such as `bfp5x16+tile`."
             )
         settings["tile"] = _SQUARES[fmt.block_size]
-    for option in {*options} & {*_MASTERS}:
-        how = "stochastic" if option == "master" else "truncate"
-        settings["master"] = dataclasses.replace(fmt, rounding=how)
     return Formats.of({kind: fmt} if kind else fmt, **settings)
 
 
 def bits_per_number(text: str) -> float:
-    """Mean storage of a number over the three classes."""
+    """Mean width of a number in its format over the three classes, in full blocks.
+
+    A short block is padded to a whole one; what is cast along two axes has two codes; the
+    bias of a tensor and weights between steps are not counted.
+    """
     found = parse(text)
     widths = [formats.bits_per_number(getattr(found, name)) for name in CLASSES]
     return sum(widths) / len(widths)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from unittest import mock
 
 import pytest
 
@@ -55,11 +56,34 @@ def test_wide_accumulators_are_exact_and_narrow_ones_are_not(finished):
     rows = finished[1]["bfp5", 0].accumulators
     by_width = {}
     for each in rows:
-        by_width.setdefault(each.bits, []).append(each)
+        if each.guard_bits == 1:
+            by_width.setdefault(each.bits, []).append(each)
     assert all(each.error < 1e-6 for each in by_width[32])
     errors = [sum(e.error for e in by_width[bits]) for bits in sorted(by_width)]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 1e-3
+    low = {g: [r for r in rows if r.guard_bits == g] for g in (1, -1, -2, -3)}
+    saturated = [sum(row.saturated for row in low[g]) for g in (1, -1, -2, -3)]
+    assert saturated == sorted(saturated)
+    assert saturated[0] == 0 < saturated[1]
+    assert all(row.error > 1e-3 for row in low[-3])
+
+
+@pytest.mark.slow
+def test_a_training_is_kept_until_its_operands_are_recorded(finished, tmp_path):
+    config = dataclasses.replace(_TINY, schemes=("float32", "bfp5"))
+    with (
+        mock.patch.object(number_formats, "operand_statistics", side_effect=KeyError),
+        pytest.raises(KeyError),
+    ):
+        number_formats.run(config, workdir=tmp_path)
+    assert list((tmp_path / "checkpoints" / "bfp5-seed0").iterdir())
+    found = number_formats.run(config, workdir=tmp_path)
+    assert found["bfp5", 0].losses == finished[1]["bfp5", 0].losses
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    epochs = [entry for line in lines if "epoch" in (entry := json.loads(line))]
+    assert len(epochs) == 2 * config.train.epochs  # none twice
+    assert not [*(tmp_path / "checkpoints").glob("*/*")]
 
 
 @pytest.mark.slow
@@ -110,12 +134,26 @@ def test_claims_are_paired_by_seed():
     assert any("bfp1, seed 1: diverged" in text for text in report.warnings)
 
 
+def test_float32_alone_and_what_always_diverges_have_a_page():
+    config = dataclasses.replace(_TINY, schemes=("float32",))
+    report = number_formats_report.report(config, {("float32", 0): _run(0.9)})
+    assert "nothing to compare" in report.summary
+    config = dataclasses.replace(_TINY, schemes=("float32", "bfp1"))
+    found = {("float32", 0): _run(0.9), ("bfp1", 0): _run(None)}
+    report = number_formats_report.report(config, found)
+    assert "all runs of bfp1 diverged" in report.summary
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"schemes": ("bfp5",)}, "`formats`.*must hold 'float32'"),
         ({"schemes": ("float32", "bfp55")}, "`formats`.*mantissa_bits"),
         ({"schemes": ("float32", "mxfp8")}, "`formats`.*did you mean `mxfp8_e"),
+        (
+            {"schemes": ("float32", "bfp5", "bfp05")},
+            "one format twice.*'bfp5' and 'bfp05'",
+        ),
         ({"dataset": "mnits"}, "`dataset`.*mnist"),
         ({"network": "vgg12"}, "`network`.*vgg11"),
     ],
