@@ -26,6 +26,7 @@ from codesign.studies.camel.number_formats_settings import (
     NumberFormatsConfig,
 )
 
+_NAMED = 8  # products whose names fit under an axis
 _FAMILIES = {
     "block floating point": ("bfp",),
     "microscaling": ("mx",),
@@ -83,11 +84,19 @@ def figures(
             "worse.",
         )
     if operands:
+        products = list(
+            dict.fromkeys(
+                row.product for run in operands.values() for row in run.operands
+            )
+        )
         panels = [
             (
                 kind,
                 _curves(
-                    config, {name: errors(operands[name], kind) for name in operands}, 1
+                    config,
+                    {name: errors(operands[name], kind) for name in operands},
+                    1,
+                    products,
                 ),
             )
             for kind in CLASSES
@@ -109,8 +118,12 @@ def _curves(
     config: NumberFormatsConfig,
     lines: Mapping[str, list[float]],
     scale: float | None = None,
+    places: Sequence[str] = (),
 ) -> Callable[[Axes], None]:
-    """Draws lines over 1, 2, ...: in percent, or with a `scale` on a logarithmic axis."""
+    """Draws lines over 1, 2, ...: in percent, or with a `scale` on a logarithmic axis.
+
+    A few `places` stand under the axis by name.
+    """
 
     def draw(axes: Axes) -> None:
         for name, values in lines.items():
@@ -123,7 +136,10 @@ def _curves(
             )  # fmt: skip
         if scale is not None:
             canvas.log_scale(axes, "y")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if 0 < len(places) <= _NAMED:
+            axes.set_xticks(range(1, len(places) + 1), places, rotation=20, ha="right")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return draw
 

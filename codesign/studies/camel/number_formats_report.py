@@ -234,9 +234,9 @@ def _operand_tables(operands: Mapping[str, FormatRun]) -> Iterator[Table]:
         ],
         footnotes=[
             "Means over products; weights and activations as the forward product casts "
-            "them, gradients as the input's gradient does. Zero blocks: a multiplier rests; zero after: it rests "
-            "for this number; flushed: not zero before, zero after. By product in "
-            "operand_statistics.json.",
+            "them, gradients as the input's gradient does. Zero blocks: a multiplier "
+            "rests; zero after: it rests for this number; flushed: not zero before, zero "
+            "after. By product in operand_statistics.json.",
         ],
     )
     for scheme, run in operands.items():
@@ -271,7 +271,7 @@ def _accumulator_table(config: NumberFormatsConfig, found: Runs) -> Table:
         footnotes=[
             "Results of 64 rows of every product in a forward pass, against sums without "
             "rounding; means over products. Guard bits: how many of the register's bits "
-            "stand above the largest result (assumed, as the widths: the paper gives none).",
+            "stand above the largest result. Assumed, as the widths: the paper gives none.",
         ],
     )
     for scheme in config.schemes:
