@@ -195,7 +195,7 @@ def _loss_by_format(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figure:
     axes.set_yticks(
         range(len(shown)), [f"{row.scheme}, {row.bits:.3g} bits" for row, _ in shown]
     )
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("Test accuracy lost (points)")
     return figure
 
