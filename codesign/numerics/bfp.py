@@ -5,7 +5,6 @@ exponent of the block's largest magnitude. Nine of them with m = 5 and an expone
 bits are the 58-bit word of CAMEL (Zhang et al., HPCA 2024, V-C).
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,110 +16,8 @@ from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
 from codesign.numerics import blocks, rounding
-from codesign.records.named import nearest
+from codesign.numerics.bfp_format import MAX_MANTISSA_BITS, Format, check_format
 from codesign.types import Array, Scalar, is_number, is_whole
-
-MAX_MANTISSA_BITS = 23  # a whole number of more has no fraction in float32 to round by
-MAX_EXPONENT_BITS = 16
-_ALL_EXPONENTS = (
-    blocks.SMALLEST_EXPONENT,
-    blocks.LARGEST_EXPONENT + 1,
-)  # 128: of infinity
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """A block-floating-point format; the defaults are CAMEL's 58-bit word.
-
-    Attributes:
-        block_size: Numbers that share an exponent.
-        mantissa_bits: m, of a magnitude; the sign has a bit of its own.
-        exponent_bits: Width of the exponent's field, whose values are 0 and up.
-        bias: E = field - bias. The paper does not say it: 7 is assumed, range 3 to 15,
-            and gradients want more. `tensor` takes each array's own, with which its
-            largest number has the largest exponent; None is for an exponent without
-            bounds.
-        rounding: `truncate` (the paper's), `nearest_even`, `nearest_away` or
-            `stochastic`.
-        carry: What a magnitude that rounds to 2^m becomes: with `saturate` it is 2^m - 1;
-            with `renorm` the block's exponent grows by one.
-        nonfinite: With `saturate` infinity is the largest code and NaN is 0; with
-            `nan_block` either makes its whole block NaN.
-
-    Raises:
-        ValueError: For a width or size below 1, a name that is none, or a format without
-            1.0 among its numbers.
-    """
-
-    block_size: int = 9
-    mantissa_bits: int = 5
-    exponent_bits: int = 4
-    bias: int | str | None = 7
-    rounding: str = "truncate"
-    carry: str = "saturate"
-    nonfinite: str = "saturate"
-
-    def __post_init__(self):
-        for name, most in (
-            ("block_size", 2**20),
-            ("mantissa_bits", MAX_MANTISSA_BITS),
-            ("exponent_bits", MAX_EXPONENT_BITS),
-        ):
-            value = getattr(self, name)
-            if not is_whole(value) or not 1 <= value <= most:
-                raise ValueError(
-                    f"`{name}` (={value!r}) must be a whole number from 1 to {most}."
-                )
-            object.__setattr__(self, name, int(value))  # of NumPy's it would overflow
-        rounding.check_mode(self.rounding, needs_key=False)
-        for name, known in (
-            ("carry", ("saturate", "renorm")),
-            ("nonfinite", ("saturate", "nan_block")),
-        ):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"`{name}` (={value!r}): {nearest(value, known)}")
-        if self.bias is None or self.bias == "tensor":
-            return
-        if not is_whole(self.bias):
-            raise ValueError(
-                f"`bias` (={self.bias!r}) must be a whole number, `tensor` for each "
-                "array's own, or None for an exponent without bounds."
-            )
-        object.__setattr__(self, "bias", int(self.bias))
-        low, high = self._ends()
-        if low > self.mantissa_bits - 1 or high < 0:
-            raise ValueError(
-                f"`bias` (={self.bias}) gives exponents {low} to {high}, with which no "
-                f"mantissa of {self.mantissa_bits} bits is 1.0; take a bias from "
-                f"{1 - self.mantissa_bits} to {2**self.exponent_bits - 1}."
-            )
-
-    @property
-    def exponent_limits(self) -> tuple[int, int]:
-        """Smallest and largest E of any array, within what float32 can tell apart.
-
-        With each array's own bias the last place of a number, too, is at least 2^-126.
-        """
-        if self.bias == "tensor":
-            return max(_ALL_EXPONENTS[0], self.mantissa_bits - 127), _ALL_EXPONENTS[1]
-        if self.bias is None:
-            return _ALL_EXPONENTS
-        low, high = self._ends()
-        return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
-
-    def _ends(self) -> tuple[int, int]:
-        bias = int(self.bias or 0)
-        return -bias, 2**self.exponent_bits - 1 - bias
-
-    @property
-    def word_bits(self) -> int:
-        """Bits of a whole block."""
-        return self.exponent_bits + self.block_size * (self.mantissa_bits + 1)
-
-    @property
-    def bits_per_number(self) -> float:
-        """Of storage, the exponent shared out; 6.4 by default."""
-        return self.word_bits / self.block_size
 
 
 class Codes(NamedTuple):
@@ -200,16 +97,6 @@ def _layout(rank: int, fmt: Format, axis: int, key, tile) -> blocks.Layout:
     check_format(fmt)
     rounding.check_mode(fmt.rounding, key)
     return blocks.layout(rank, fmt.block_size, axis, tile)
-
-
-def check_format(fmt: Any, name: str = "fmt") -> None:
-    """Refuses what is no format, an argument of `name`.
-
-    Raises:
-        TypeError: If `fmt` is not a `Format`.
-    """
-    if not isinstance(fmt, Format):
-        raise TypeError(f"`{name}` (={fmt!r}) must be a `Format`, as `bfp.Format()`.")
 
 
 def _checked_width(bits: Any) -> Array:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from codesign.numerics import blocks
-from codesign.numerics.bfp import Format, check_format, encode
+from codesign.numerics.bfp import encode
+from codesign.numerics.bfp_format import Format, check_format
 from codesign.types import Array, is_whole
 
 _INT32 = 2**31 - 1
