@@ -8,7 +8,6 @@ bits are the 58-bit word of CAMEL (Zhang et al., HPCA 2024, V-C).
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -112,11 +111,15 @@ def _checked_width(bits: Any) -> Array:
 
 def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     low, high = fmt.exponent_limits
-    exponent = jnp.clip(blocks.exponents(blocks.largest(x, lies)), low, high)
-    top = high
-    if fmt.bias == "tensor":
+
+    def windowed(exponent):
+        if fmt.bias != "tensor":
+            return exponent
         top = jnp.max(exponent, initial=low)
-        exponent = jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
+        return jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
+
+    found = blocks.exponents(blocks.largest(x, lies))
+    exponent = windowed(jnp.clip(found, low, high))
     x = jnp.where(jnp.isnan(x), 0.0, x)
 
     def rounded(exponent):
@@ -131,7 +134,7 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     mantissas = rounded(exponent)
     if fmt.carry == "renorm":
         is_over = blocks.largest(mantissas, lies) > most
-        exponent = jnp.minimum(exponent + is_over, top)
+        exponent = windowed(jnp.minimum(exponent + is_over, high))
         mantissas = rounded(exponent)
     cut = jnp.clip(mantissas, -most, most)
     return Codes(cut, exponent, mantissas != cut)
@@ -171,18 +174,18 @@ def pack(
         [...] one word a block: the axes that blocks lie along are shortened.
 
     Raises:
-        TypeError, ValueError: As `quantize`; if a word is wider than 64 bits, or the
-            exponent has no bounds.
+        TypeError, ValueError: As `quantize`; under `jax.jit`; if a word is wider than 64
+            bits, or the exponent has no bounds.
     """
-    check_format(fmt)
-    bias = tensor_bias(x, fmt) if fmt.bias == "tensor" else fmt.bias
-    bias = _checked_bias(fmt, bias)
-    codes = jax.device_get(encode(jnp.asarray(x), fmt, axis, key, tile=tile))
+    _check_packs(fmt)
+    codes = blocks.on_host(encode(jnp.asarray(x), fmt, axis, key, tile=tile), "pack")
+    bias = fmt.bias if isinstance(fmt.bias, int) else _bias_of(codes, fmt)
     lies = blocks.layout(codes.mantissas.ndim, fmt.block_size, axis, tile)
     numbers = blocks.gathered(
         codes.mantissas.astype(np.int64), lies
     )  # [..., block_size]
     field = np.where(numbers.any(-1), codes.exponents + bias, 0)
+    assert np.all((field >= 0) & (field < 2**fmt.exponent_bits))
     words = field.astype(np.uint64)
     for i in range(fmt.block_size):
         number = numbers[..., i]
@@ -207,18 +210,21 @@ def unpack(
         words: [...] of `pack`; bits above `word_bits` must be zero.
         fmt, axis, tile: As packed.
         shape: Of the packed array, without its padding; None leaves that in.
-        bias: Of the packed array, where the format's is `tensor`.
+        bias: Of the packed array, by `tensor_bias`, where the format's is `tensor`.
 
     Raises:
         TypeError: If `words` are not whole numbers.
-        ValueError: As `pack`; if a word has more bits than the format, or `shape` is not
-            that of so many words.
+        ValueError: As `pack`; if a word has more bits than the format, `shape` is not
+            that of so many words, or `bias` is not one of the format's arrays.
     """
-    check_format(fmt)
-    bias = _checked_bias(fmt, bias if fmt.bias == "tensor" else fmt.bias)
+    _check_packs(fmt)
+    bias = _checked_bias(fmt, bias)
     given = np.asarray(words)
+    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile, name="words")
     if given.dtype.kind not in "iu":
         raise TypeError(f"`words` are {given.dtype}; pass the whole numbers of `pack`.")
+    if given.size and given.min() < 0:
+        raise ValueError(f"`words` holds {given.min()}; they must be 0 or more.")
     found = given.astype(np.uint64)
     if fmt.word_bits < 64 and found.size and int(found.max()) >> fmt.word_bits:
         raise ValueError(
@@ -239,34 +245,70 @@ def unpack(
         values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
     most = blocks.LARGEST_NUMBER
     values = np.clip(values, -most, most).astype(np.float32)
-    lies = blocks.layout(found.ndim, fmt.block_size, axis, tile)
     return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
 
 
-def tensor_bias(x: ArrayLike, fmt: Format) -> int:
-    """The bias of `bias="tensor"` for an array, on the host: 2^bits - 1 - its largest E.
+def tensor_bias(
+    x: ArrayLike,
+    fmt: Format,
+    axis: int = -1,
+    key: Array | None = None,
+    *,
+    tile: Sequence[int] | None = None,
+) -> int:
+    """The bias with which `pack` writes an array, where the format's is `tensor`.
 
-    `unpack(pack(x, fmt), fmt, bias=tensor_bias(x, fmt))` is `quantize(x, fmt)`.
+    It is 2^exponent_bits - 1 - E of the largest block after rounding, so that it depends
+    on how blocks lie and on the key. `unpack(pack(x, fmt), fmt, bias=tensor_bias(x, fmt))`
+    is `quantize(x, fmt)`, padded to whole blocks.
+
+    Raises:
+        TypeError, ValueError: As `quantize`; under `jax.jit`; if the format has a bias
+            of its own, or an exponent without bounds.
     """
-    given = blocks.real(x)
-    exponents = blocks.exponents(jnp.where(jnp.isnan(given), 0.0, given))
-    return 2**fmt.exponent_bits - 1 - int(jnp.max(exponents, initial=-126))
-
-
-def _checked_bias(fmt: Format, bias: Any) -> int:
-    if fmt.bias == "tensor" and not is_whole(bias):
+    check_format(fmt)
+    if fmt.bias != "tensor":
         raise ValueError(
-            f"`bias` (={bias!r}) must be a whole number, as of `tensor_bias(x, fmt)`, "
-            "where `fmt.bias` is `tensor`."
+            f"`fmt.bias` (={fmt.bias!r}) is the same for every array; only where it is "
+            "`tensor` does each have its own."
         )
-    if not is_whole(bias):
+    codes = encode(jnp.asarray(x), fmt, axis, key, tile=tile)
+    return _bias_of(blocks.on_host(codes, "tensor_bias"), fmt)
+
+
+def _bias_of(codes: Codes, fmt: Format) -> int:
+    low, _ = fmt.exponent_limits
+    return 2**fmt.exponent_bits - 1 - int(np.max(codes.exponents, initial=low))
+
+
+def _check_packs(fmt: Any) -> None:
+    check_format(fmt)
+    if fmt.bias is None:
         raise ValueError(
-            f"`fmt.bias` (={bias!r}): an exponent without bounds has no field of bits; "
-            "give it a bias, such as 7, or `tensor`."
+            "`fmt.bias` (=None): an exponent without bounds has no field of bits; give "
+            "it a bias, such as 7, or `tensor`."
         )
     if fmt.word_bits > 64:
         raise ValueError(
             f"`fmt` has words of {fmt.word_bits} bits: {fmt.exponent_bits} + "
             f"{fmt.block_size} x {fmt.mantissa_bits + 1}; at most 64 can be packed."
+        )
+
+
+def _checked_bias(fmt: Format, bias: Any) -> int:
+    if isinstance(fmt.bias, int):
+        if bias is not None:
+            raise ValueError(
+                f"`bias` (={bias!r}) is given, but the format has its own, `fmt.bias` "
+                f"(={fmt.bias}); leave `bias` out."
+            )
+        return fmt.bias
+    low, high = (
+        2**fmt.exponent_bits - 1 - end for end in reversed(fmt.exponent_limits)
+    )
+    if not is_whole(bias) or not low <= bias <= high:
+        raise ValueError(
+            f"`bias` (={bias!r}) must be a whole number from {low} to {high}, as "
+            "`tensor_bias(x, fmt)` gives it, where `fmt.bias` is `tensor`."
         )
     return int(bias)

@@ -25,12 +25,17 @@ class Format:
         exponent_bits: Width of the exponent's field, whose values are 0 and up.
         bias: E = field - bias. The paper does not say it: 7 is assumed, range 3 to 15,
             and gradients want more. `tensor` takes each array's own, with which its
-            largest number has the largest exponent; None is for an exponent without
-            bounds.
+            largest block, as it is after rounding, has the largest exponent; None is for
+            an exponent without bounds.
         rounding: `truncate` (the paper's), `nearest_even`, `nearest_away` or
             `stochastic`.
-        carry: What a magnitude that rounds to 2^m becomes: with `saturate` it is 2^m - 1;
-            with `renorm` the block's exponent grows by one.
+        carry: What a magnitude that rounds to 2^m becomes. With `renorm` the block's
+            exponent grows by one, where the format has such an exponent, and the block
+            is rounded anew; stochastic rounding is then without bias. With `saturate`
+            it is 2^m - 1: stochastic rounding then loses on average between 2^m - 1 and
+            2^m, and a weight kept in such a format cannot grow past a power of two. For
+            example, with m = 5 the weight 1.9375 is 31 sixteenths; a small update makes
+            it 31.1, and both 31 and 32 become 31.
         nonfinite: With `saturate` infinity is the largest code and NaN is 0; with
             `nan_block` either makes its whole block NaN.
 
@@ -117,4 +122,7 @@ def check_format(fmt: Any, name: str = "fmt") -> None:
         TypeError: If `fmt` is not a `Format`.
     """
     if not isinstance(fmt, Format):
-        raise TypeError(f"`{name}` (={fmt!r}) must be a `Format`, as `bfp.Format()`.")
+        raise TypeError(
+            f"`{name}` (={fmt!r}) must be a `Format`, such as `bfp.Format()`, or "
+            '`formats.by_name("bfp5")` of a name.'
+        )
