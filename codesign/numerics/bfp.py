@@ -28,7 +28,7 @@ class Codes(NamedTuple):
 
 
 def quantize(
-    x: Array,
+    x: ArrayLike,
     fmt: Format,
     axis: int = -1,
     key: Array | None = None,
@@ -41,8 +41,9 @@ def quantize(
         E = clip(floor(log2 max |x|), Emin, Emax),  M = min(round(|x| 2^(m-1-E)), 2^m - 1)
 
     A short last block counts as padded with zeros. What is beyond float32, or the type of
-    `x`, in a format of a wider range is its largest number; subnormal results may flush
-    to zero. The derivative is straight-through: 1, also where a number saturates.
+    `x`, in a format of a wider range is its largest number; subnormal numbers and
+    results may flush to zero. The derivative is straight-through: 1, also where a number
+    saturates.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -60,7 +61,7 @@ def quantize(
         ValueError: If stochastic rounding has no key, there is no such axis, a tile does
             not hold `block_size` numbers, or `mantissa_bits` is not within 1 to 23.
     """
-    x = jnp.asarray(x)
+    x = blocks.floating(x)
     values = lax.stop_gradient(blocks.real(x))
     lies = _layout(x.ndim, fmt, axis, key, tile)
     if mantissa_bits is None:
@@ -76,7 +77,7 @@ def quantize(
 
 
 def encode(
-    x: Array,
+    x: ArrayLike,
     fmt: Format,
     axis: int = -1,
     key: Array | None = None,
@@ -151,7 +152,7 @@ def _values(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Array:
     if high > blocks.LARGEST_EXPONENT:
         q = jnp.clip(q, -blocks.LARGEST_NUMBER, blocks.LARGEST_NUMBER)
     if fmt.nonfinite == "nan_block":
-        bad = blocks.largest(jnp.where(jnp.isfinite(x), 0.0, 1.0), lies)
+        bad = blocks.largest((~jnp.isfinite(x)).astype(jnp.float32), lies)
         q = jnp.where(blocks.spread(bad, lies, x.shape) > 0, jnp.nan, q)
     return q
 
@@ -178,7 +179,7 @@ def pack(
             bits, or the exponent has no bounds.
     """
     _check_packs(fmt)
-    codes = blocks.on_host(encode(jnp.asarray(x), fmt, axis, key, tile=tile), "pack")
+    codes = blocks.on_host(encode(x, fmt, axis, key, tile=tile), "pack")
     bias = fmt.bias if isinstance(fmt.bias, int) else _bias_of(codes, fmt)
     lies = blocks.layout(codes.mantissas.ndim, fmt.block_size, axis, tile)
     numbers = blocks.gathered(
@@ -272,7 +273,7 @@ def tensor_bias(
             f"`fmt.bias` (={fmt.bias!r}) is the same for every array; only where it is "
             "`tensor` does each have its own."
         )
-    codes = encode(jnp.asarray(x), fmt, axis, key, tile=tile)
+    codes = encode(x, fmt, axis, key, tile=tile)
     return _bias_of(blocks.on_host(codes, "tensor_bias"), fmt)
 
 

@@ -36,8 +36,13 @@ class Format:
             2^m, and a weight kept in such a format cannot grow past a power of two. For
             example, with m = 5 the weight 1.9375 is 31 sixteenths; a small update makes
             it 31.1, and both 31 and 32 become 31.
-        nonfinite: With `saturate` infinity is the largest code and NaN is 0; with
-            `nan_block` either makes its whole block NaN.
+        nonfinite: With `saturate` NaN is 0. Infinity is 2^m - 1 at the exponent that its
+            bits say, 128, or at the format's largest one, if that is smaller: the largest
+            code, but of a format that reaches beyond float32; `quantize` then gives the
+            largest float32. With `bias="tensor"` one infinity thus sets the range of the
+            array: with 4 bits of exponent and m = 5 all below 2^109 becomes 0. With
+            `nan_block` what is not finite makes its block NaN, and sets the range no
+            less.
 
     Raises:
         ValueError: For a width or size below 1, a name that is none, or a format without

@@ -77,7 +77,7 @@ def largest(x: Array, lies: Layout) -> Array:
     cache: a window of 32 rows is one of 8, then one of 4.
     """
     for axis, size in reversed(lies):
-        short = size
+        size = short = max(1, min(size, x.shape[axis]))
         if axis != -1:
             short = max(n for n in range(1, _MOST_ROWS + 1) if size % n == 0)
         for length in (short, size // short):
@@ -141,26 +141,36 @@ def scaled(x: Array, factors: Sequence[Array]) -> Array:
     return x
 
 
-def real(x: ArrayLike, name: str = "x") -> Array:
-    """Float32 of real numbers.
+def floating(x: ArrayLike, name: str = "x") -> Array:
+    """An array of floating-point numbers, in their own type.
 
     Raises:
         TypeError: If `x` holds others, or whole ones.
     """
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    try:
+        found = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
         raise TypeError(
-            f"`{name}` is {x.dtype}; pass floating-point numbers, such as "
+            f"`{name}` (={x!r}) must be an array of numbers: {error}"
+        ) from None
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` is {found.dtype}; pass floating-point numbers, such as "
             f"`jnp.float32({name})`."
         )
-    return x.astype(jnp.float32)
+    return found
+
+
+def real(x: ArrayLike, name: str = "x") -> Array:
+    """Float32 of real numbers; raises what `floating` does."""
+    return floating(x, name).astype(jnp.float32)
 
 
 def cast(q: Array, kind: np.dtype) -> Array:
-    """Quantised float32 in another type; what is finite stays so."""
+    """Float32 in another type; what is finite stays so."""
     most = float(jnp.finfo(kind).max)
     if most < LARGEST_NUMBER:
-        q = jnp.clip(q, -most, most)
+        q = jnp.where(jnp.isinf(q), q, jnp.clip(q, -most, most))
     return q.astype(kind)
 
 

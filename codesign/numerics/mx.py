@@ -94,7 +94,7 @@ def element_format(name: str) -> ElementFormat:
 
 
 def quantize(
-    x: Array,
+    x: ArrayLike,
     name: str,
     axis: int = -1,
     *,
@@ -108,8 +108,8 @@ def quantize(
 
     `element` rounds to the format's numbers and saturates at the largest. A short last
     block counts as padded with zeros. NaN becomes 0, infinity the block's largest number;
-    what is beyond float32, or the type of `x`, is its largest. Subnormal results may flush
-    to zero. The derivative is straight-through.
+    what is beyond float32, or the type of `x`, is its largest. Subnormal numbers and
+    results may flush to zero. The derivative is straight-through.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -124,7 +124,7 @@ def quantize(
         ValueError: For an unknown name or mode, no such axis, a block of less than one,
             or stochastic rounding without a key.
     """
-    x = jnp.asarray(x)
+    x = blocks.floating(x)
     values = lax.stop_gradient(blocks.real(x))
     # Half an element by twice the scale: no factor is below the normal numbers.
     halves, scale, lies = _elements(values, name, axis, block_size, mode, key, -1)
@@ -184,7 +184,7 @@ def _rounded(
     return jnp.clip(q, -most, most)
 
 
-def is_saturated(x: Array, name: str, axis: int = -1) -> Array:
+def is_saturated(x: ArrayLike, name: str, axis: int = -1) -> Array:
     """Where `quantize` cuts a number to the format's largest: [...] bool.
 
     Raises:
@@ -212,7 +212,7 @@ def pack(x: ArrayLike, name: str, axis: int = -1) -> Packed:
     Raises:
         TypeError, ValueError: As `quantize`.
     """
-    given = lax.stop_gradient(blocks.real(jnp.asarray(x)))
+    given = lax.stop_gradient(blocks.real(x))
     found = _elements(given, name, axis, BLOCK_SIZE, "nearest_even", None)
     elements, scale = blocks.on_host(found[:2], "pack")
     elements = np.where(elements == 0, np.float32(0), elements)

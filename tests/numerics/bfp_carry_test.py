@@ -1,5 +1,7 @@
 """What rounds to a power of two: a block's exponent grows, and the mean stays."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,18 @@ def _draws(x, fmt):
 def _assert_mean(draws, exact):
     error = np.std(draws, 0) / np.sqrt(len(draws))
     assert np.all(np.abs(np.mean(draws, 0) - exact) <= 4 * error + 1e-7)
+
+
+def test_carry_by_hand():
+    # 1.99 is 31.84 sixteenths. As 32 it does not fit: 31, or 16 eighths; then 0.19, 3.04
+    # sixteenths, is 1.52 eighths.
+    x = jnp.array([1.99, -0.19])
+    fmt = functools.partial(Format, rounding="nearest_even")
+    np.testing.assert_array_equal(bfp.quantize(x, fmt()), [31 / 16, -3 / 16])
+    np.testing.assert_array_equal(bfp.quantize(x, fmt(carry="renorm")), [2, -2 / 8])
+    # With 15 as the bias E = 0 is the last exponent, and there is no room for a carry.
+    last = fmt(carry="renorm", bias=15)
+    np.testing.assert_array_equal(bfp.quantize(x, last), [31 / 16, -3 / 16])
 
 
 @pytest.mark.parametrize("bias", ["tensor", None, 7])
