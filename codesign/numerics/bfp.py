@@ -5,11 +5,9 @@ exponent of the block's largest magnitude. Nine of them with m = 5 and an expone
 bits are the 58-bit word of CAMEL (Zhang et al., HPCA 2024, V-C).
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -17,110 +15,8 @@ from jax.core import Tracer
 from numpy.typing import ArrayLike, NDArray
 
 from codesign.numerics import blocks, rounding
-from codesign.records.named import nearest
+from codesign.numerics.bfp_format import MAX_MANTISSA_BITS, Format, check_format
 from codesign.types import Array, Scalar, is_number, is_whole
-
-MAX_MANTISSA_BITS = 23  # a whole number of more has no fraction in float32 to round by
-MAX_EXPONENT_BITS = 16
-_ALL_EXPONENTS = (
-    blocks.SMALLEST_EXPONENT,
-    blocks.LARGEST_EXPONENT + 1,
-)  # 128: of infinity
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """A block-floating-point format; the defaults are CAMEL's 58-bit word.
-
-    Attributes:
-        block_size: Numbers that share an exponent.
-        mantissa_bits: m, of a magnitude; the sign has a bit of its own.
-        exponent_bits: Width of the exponent's field, whose values are 0 and up.
-        bias: E = field - bias. The paper does not say it: 7 is assumed, range 3 to 15,
-            and gradients want more. `tensor` takes each array's own, with which its
-            largest number has the largest exponent; None is for an exponent without
-            bounds.
-        rounding: `truncate` (the paper's), `nearest_even`, `nearest_away` or
-            `stochastic`.
-        carry: What a magnitude that rounds to 2^m becomes: with `saturate` it is 2^m - 1;
-            with `renorm` the block's exponent grows by one.
-        nonfinite: With `saturate` infinity is the largest code and NaN is 0; with
-            `nan_block` either makes its whole block NaN.
-
-    Raises:
-        ValueError: For a width or size below 1, a name that is none, or a format without
-            1.0 among its numbers.
-    """
-
-    block_size: int = 9
-    mantissa_bits: int = 5
-    exponent_bits: int = 4
-    bias: int | str | None = 7
-    rounding: str = "truncate"
-    carry: str = "saturate"
-    nonfinite: str = "saturate"
-
-    def __post_init__(self):
-        for name, most in (
-            ("block_size", 2**20),
-            ("mantissa_bits", MAX_MANTISSA_BITS),
-            ("exponent_bits", MAX_EXPONENT_BITS),
-        ):
-            value = getattr(self, name)
-            if not is_whole(value) or not 1 <= value <= most:
-                raise ValueError(
-                    f"`{name}` (={value!r}) must be a whole number from 1 to {most}."
-                )
-            object.__setattr__(self, name, int(value))  # of NumPy's it would overflow
-        rounding.check_mode(self.rounding, needs_key=False)
-        for name, known in (
-            ("carry", ("saturate", "renorm")),
-            ("nonfinite", ("saturate", "nan_block")),
-        ):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"`{name}` (={value!r}): {nearest(value, known)}")
-        if self.bias is None or self.bias == "tensor":
-            return
-        if not is_whole(self.bias):
-            raise ValueError(
-                f"`bias` (={self.bias!r}) must be a whole number, `tensor` for each "
-                "array's own, or None for an exponent without bounds."
-            )
-        object.__setattr__(self, "bias", int(self.bias))
-        low, high = self._ends()
-        if low > self.mantissa_bits - 1 or high < 0:
-            raise ValueError(
-                f"`bias` (={self.bias}) gives exponents {low} to {high}, with which no "
-                f"mantissa of {self.mantissa_bits} bits is 1.0; take a bias from "
-                f"{1 - self.mantissa_bits} to {2**self.exponent_bits - 1}."
-            )
-
-    @property
-    def exponent_limits(self) -> tuple[int, int]:
-        """Smallest and largest E of any array, within what float32 can tell apart.
-
-        With each array's own bias the last place of a number, too, is at least 2^-126.
-        """
-        if self.bias == "tensor":
-            return max(_ALL_EXPONENTS[0], self.mantissa_bits - 127), _ALL_EXPONENTS[1]
-        if self.bias is None:
-            return _ALL_EXPONENTS
-        low, high = self._ends()
-        return max(low, _ALL_EXPONENTS[0]), min(high, _ALL_EXPONENTS[1])
-
-    def _ends(self) -> tuple[int, int]:
-        bias = int(self.bias or 0)
-        return -bias, 2**self.exponent_bits - 1 - bias
-
-    @property
-    def word_bits(self) -> int:
-        """Bits of a whole block."""
-        return self.exponent_bits + self.block_size * (self.mantissa_bits + 1)
-
-    @property
-    def bits_per_number(self) -> float:
-        """Of storage, the exponent shared out; 6.4 by default."""
-        return self.word_bits / self.block_size
 
 
 class Codes(NamedTuple):
@@ -132,7 +28,7 @@ class Codes(NamedTuple):
 
 
 def quantize(
-    x: Array,
+    x: ArrayLike,
     fmt: Format,
     axis: int = -1,
     key: Array | None = None,
@@ -145,8 +41,9 @@ def quantize(
         E = clip(floor(log2 max |x|), Emin, Emax),  M = min(round(|x| 2^(m-1-E)), 2^m - 1)
 
     A short last block counts as padded with zeros. What is beyond float32, or the type of
-    `x`, in a format of a wider range is its largest number; subnormal results may flush
-    to zero. The derivative is straight-through: 1, also where a number saturates.
+    `x`, in a format of a wider range is its largest number; subnormal numbers and
+    results may flush to zero. The derivative is straight-through: 1, also where a number
+    saturates.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -164,7 +61,7 @@ def quantize(
         ValueError: If stochastic rounding has no key, there is no such axis, a tile does
             not hold `block_size` numbers, or `mantissa_bits` is not within 1 to 23.
     """
-    x = jnp.asarray(x)
+    x = blocks.floating(x)
     values = lax.stop_gradient(blocks.real(x))
     lies = _layout(x.ndim, fmt, axis, key, tile)
     if mantissa_bits is None:
@@ -180,7 +77,7 @@ def quantize(
 
 
 def encode(
-    x: Array,
+    x: ArrayLike,
     fmt: Format,
     axis: int = -1,
     key: Array | None = None,
@@ -202,16 +99,6 @@ def _layout(rank: int, fmt: Format, axis: int, key, tile) -> blocks.Layout:
     return blocks.layout(rank, fmt.block_size, axis, tile)
 
 
-def check_format(fmt: Any, name: str = "fmt") -> None:
-    """Refuses what is no format, an argument of `name`.
-
-    Raises:
-        TypeError: If `fmt` is not a `Format`.
-    """
-    if not isinstance(fmt, Format):
-        raise TypeError(f"`{name}` (={fmt!r}) must be a `Format`, as `bfp.Format()`.")
-
-
 def _checked_width(bits: Any) -> Array:
     is_traced = isinstance(bits, Tracer)
     if not is_number(bits) or not (is_traced or 1 <= bits <= MAX_MANTISSA_BITS):
@@ -225,11 +112,15 @@ def _checked_width(bits: Any) -> Array:
 
 def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     low, high = fmt.exponent_limits
-    exponent = jnp.clip(blocks.exponents(blocks.largest(x, lies)), low, high)
-    top = high
-    if fmt.bias == "tensor":
+
+    def windowed(exponent):
+        if fmt.bias != "tensor":
+            return exponent
         top = jnp.max(exponent, initial=low)
-        exponent = jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
+        return jnp.maximum(exponent, top - 2**fmt.exponent_bits + 1)
+
+    found = blocks.exponents(blocks.largest(x, lies))
+    exponent = windowed(jnp.clip(found, low, high))
     x = jnp.where(jnp.isnan(x), 0.0, x)
 
     def rounded(exponent):
@@ -244,7 +135,7 @@ def _codes(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Codes:
     mantissas = rounded(exponent)
     if fmt.carry == "renorm":
         is_over = blocks.largest(mantissas, lies) > most
-        exponent = jnp.minimum(exponent + is_over, top)
+        exponent = windowed(jnp.minimum(exponent + is_over, high))
         mantissas = rounded(exponent)
     cut = jnp.clip(mantissas, -most, most)
     return Codes(cut, exponent, mantissas != cut)
@@ -261,7 +152,7 @@ def _values(x: Array, fmt: Format, lies: blocks.Layout, key, bits) -> Array:
     if high > blocks.LARGEST_EXPONENT:
         q = jnp.clip(q, -blocks.LARGEST_NUMBER, blocks.LARGEST_NUMBER)
     if fmt.nonfinite == "nan_block":
-        bad = blocks.largest(jnp.where(jnp.isfinite(x), 0.0, 1.0), lies)
+        bad = blocks.largest((~jnp.isfinite(x)).astype(jnp.float32), lies)
         q = jnp.where(blocks.spread(bad, lies, x.shape) > 0, jnp.nan, q)
     return q
 
@@ -284,18 +175,18 @@ def pack(
         [...] one word a block: the axes that blocks lie along are shortened.
 
     Raises:
-        TypeError, ValueError: As `quantize`; if a word is wider than 64 bits, or the
-            exponent has no bounds.
+        TypeError, ValueError: As `quantize`; under `jax.jit`; if a word is wider than 64
+            bits, or the exponent has no bounds.
     """
-    check_format(fmt)
-    bias = tensor_bias(x, fmt) if fmt.bias == "tensor" else fmt.bias
-    bias = _checked_bias(fmt, bias)
-    codes = jax.device_get(encode(jnp.asarray(x), fmt, axis, key, tile=tile))
+    _check_packs(fmt)
+    codes = blocks.on_host(encode(x, fmt, axis, key, tile=tile), "pack")
+    bias = fmt.bias if isinstance(fmt.bias, int) else _bias_of(codes, fmt)
     lies = blocks.layout(codes.mantissas.ndim, fmt.block_size, axis, tile)
     numbers = blocks.gathered(
         codes.mantissas.astype(np.int64), lies
     )  # [..., block_size]
     field = np.where(numbers.any(-1), codes.exponents + bias, 0)
+    assert np.all((field >= 0) & (field < 2**fmt.exponent_bits))
     words = field.astype(np.uint64)
     for i in range(fmt.block_size):
         number = numbers[..., i]
@@ -320,18 +211,21 @@ def unpack(
         words: [...] of `pack`; bits above `word_bits` must be zero.
         fmt, axis, tile: As packed.
         shape: Of the packed array, without its padding; None leaves that in.
-        bias: Of the packed array, where the format's is `tensor`.
+        bias: Of the packed array, by `tensor_bias`, where the format's is `tensor`.
 
     Raises:
         TypeError: If `words` are not whole numbers.
-        ValueError: As `pack`; if a word has more bits than the format, or `shape` is not
-            that of so many words.
+        ValueError: As `pack`; if a word has more bits than the format, `shape` is not
+            that of so many words, or `bias` is not one of the format's arrays.
     """
-    check_format(fmt)
-    bias = _checked_bias(fmt, bias if fmt.bias == "tensor" else fmt.bias)
+    _check_packs(fmt)
+    bias = _checked_bias(fmt, bias)
     given = np.asarray(words)
+    lies = blocks.layout(given.ndim, fmt.block_size, axis, tile, name="words")
     if given.dtype.kind not in "iu":
         raise TypeError(f"`words` are {given.dtype}; pass the whole numbers of `pack`.")
+    if given.size and given.min() < 0:
+        raise ValueError(f"`words` holds {given.min()}; they must be 0 or more.")
     found = given.astype(np.uint64)
     if fmt.word_bits < 64 and found.size and int(found.max()) >> fmt.word_bits:
         raise ValueError(
@@ -352,34 +246,70 @@ def unpack(
         values = np.ldexp(np.stack(numbers, -1), exponent[..., None])
     most = blocks.LARGEST_NUMBER
     values = np.clip(values, -most, most).astype(np.float32)
-    lies = blocks.layout(found.ndim, fmt.block_size, axis, tile)
     return blocks.scattered(values, lies, shape) + np.float32(0)  # zero has one sign
 
 
-def tensor_bias(x: ArrayLike, fmt: Format) -> int:
-    """The bias of `bias="tensor"` for an array, on the host: 2^bits - 1 - its largest E.
+def tensor_bias(
+    x: ArrayLike,
+    fmt: Format,
+    axis: int = -1,
+    key: Array | None = None,
+    *,
+    tile: Sequence[int] | None = None,
+) -> int:
+    """The bias with which `pack` writes an array, where the format's is `tensor`.
 
-    `unpack(pack(x, fmt), fmt, bias=tensor_bias(x, fmt))` is `quantize(x, fmt)`.
+    It is 2^exponent_bits - 1 - E of the largest block after rounding, so that it depends
+    on how blocks lie and on the key. `unpack(pack(x, fmt), fmt, bias=tensor_bias(x, fmt))`
+    is `quantize(x, fmt)`, padded to whole blocks.
+
+    Raises:
+        TypeError, ValueError: As `quantize`; under `jax.jit`; if the format has a bias
+            of its own, or an exponent without bounds.
     """
-    given = blocks.real(x)
-    exponents = blocks.exponents(jnp.where(jnp.isnan(given), 0.0, given))
-    return 2**fmt.exponent_bits - 1 - int(jnp.max(exponents, initial=-126))
-
-
-def _checked_bias(fmt: Format, bias: Any) -> int:
-    if fmt.bias == "tensor" and not is_whole(bias):
+    check_format(fmt)
+    if fmt.bias != "tensor":
         raise ValueError(
-            f"`bias` (={bias!r}) must be a whole number, as of `tensor_bias(x, fmt)`, "
-            "where `fmt.bias` is `tensor`."
+            f"`fmt.bias` (={fmt.bias!r}) is the same for every array; only where it is "
+            "`tensor` does each have its own."
         )
-    if not is_whole(bias):
+    codes = encode(x, fmt, axis, key, tile=tile)
+    return _bias_of(blocks.on_host(codes, "tensor_bias"), fmt)
+
+
+def _bias_of(codes: Codes, fmt: Format) -> int:
+    low, _ = fmt.exponent_limits
+    return 2**fmt.exponent_bits - 1 - int(np.max(codes.exponents, initial=low))
+
+
+def _check_packs(fmt: Any) -> None:
+    check_format(fmt)
+    if fmt.bias is None:
         raise ValueError(
-            f"`fmt.bias` (={bias!r}): an exponent without bounds has no field of bits; "
-            "give it a bias, such as 7, or `tensor`."
+            "`fmt.bias` (=None): an exponent without bounds has no field of bits; give "
+            "it a bias, such as 7, or `tensor`."
         )
     if fmt.word_bits > 64:
         raise ValueError(
             f"`fmt` has words of {fmt.word_bits} bits: {fmt.exponent_bits} + "
             f"{fmt.block_size} x {fmt.mantissa_bits + 1}; at most 64 can be packed."
+        )
+
+
+def _checked_bias(fmt: Format, bias: Any) -> int:
+    if isinstance(fmt.bias, int):
+        if bias is not None:
+            raise ValueError(
+                f"`bias` (={bias!r}) is given, but the format has its own, `fmt.bias` "
+                f"(={fmt.bias}); leave `bias` out."
+            )
+        return fmt.bias
+    low, high = (
+        2**fmt.exponent_bits - 1 - end for end in reversed(fmt.exponent_limits)
+    )
+    if not is_whole(bias) or not low <= bias <= high:
+        raise ValueError(
+            f"`bias` (={bias!r}) must be a whole number from {low} to {high}, as "
+            "`tensor_bias(x, fmt)` gives it, where `fmt.bias` is `tensor`."
         )
     return int(bias)

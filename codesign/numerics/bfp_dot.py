@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from codesign.numerics import blocks
-from codesign.numerics.bfp import Format, check_format, encode
+from codesign.numerics.bfp import encode
+from codesign.numerics.bfp_format import Format, check_format
 from codesign.types import Array, is_whole
 
 _INT32 = 2**31 - 1
@@ -17,7 +18,10 @@ _INT32 = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accumulator:
-    """A fixed-point register that the products of blocks are shifted into (V-A).
+    """A fixed-point register that the products of blocks are shifted into.
+
+    CAMEL shifts the sum of mantissa products to the left by the sum of exponents (V-B),
+    and adds up partial sums in a fixed-point unit (V-A).
 
     Attributes:
         bits: With the sign; it saturates at 2^(bits - 1) - 1 and at the negative of that,
@@ -35,11 +39,16 @@ class Accumulator:
             raise ValueError(
                 f"`bits` (={self.bits!r}) must be a whole number from 2 to 32."
             )
-        if not is_whole(self.lowest_exponent) or abs(self.lowest_exponent) > 126:
+        if (
+            not is_whole(self.lowest_exponent)
+            or not -126 <= self.lowest_exponent <= 126
+        ):
             raise ValueError(
                 f"`lowest_exponent` (={self.lowest_exponent!r}) must be a whole number "
                 "from -126 to 126."
             )
+        for name in ("bits", "lowest_exponent"):  # of NumPy's they might overflow
+            object.__setattr__(self, name, int(getattr(self, name)))
 
 
 class Dot(NamedTuple):
@@ -75,9 +84,11 @@ def dot(
             the value is [A, ..., N], and the saturations are [A].
 
     Raises:
-        TypeError: If `x` or `y` is of whole numbers, or a format is none.
+        TypeError: If `x` or `y` is of whole numbers, or a format or an accumulator is
+            none.
         ValueError: If the shapes do not fit, the blocks differ in length, the rounding
-            is stochastic, or a product of blocks may not fit 31 bits.
+            is stochastic, a product of blocks may not fit 31 bits, or there are several
+            accumulators, but none of them.
     """
     other = fmt if other is None else other
     check_format(fmt)
@@ -87,6 +98,7 @@ def dot(
             "`fmt` and `other` must not round stochastically here; quantise with a key "
             "first, and pass formats of another rounding: it changes nothing then."
         )
+    registers = _checked_registers(accumulator)
     x, y = blocks.real(x, "x"), blocks.real(y, "y")
     if y.ndim != 2 or x.ndim < 1 or x.shape[-1] != y.shape[0]:
         raise ValueError(
@@ -103,7 +115,7 @@ def dot(
             f"`fmt` and `other` make products of blocks of {widest:.1f} bits; at most 31 "
             "fit an int32."
         )
-    size = fmt.block_size
+    size = min(fmt.block_size, max(1, y.shape[0]))
     left, right = encode(x, fmt), encode(y, other, axis=0)
     pads = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)]
     a = jnp.pad(left.mantissas, pads).astype(jnp.int32)
@@ -120,10 +132,29 @@ def dot(
     if accumulator is None:
         terms = jnp.ldexp(products.astype(jnp.float32), exponents)
         return Dot(jnp.sum(terms, 0), jnp.int32(0))
+    value, saturations = _accumulated(products, exponents, registers)
     if isinstance(accumulator, Accumulator):
-        value, saturations = _accumulated(products, exponents, [accumulator])
         return Dot(value[0], saturations[0])
-    return _accumulated(products, exponents, accumulator)
+    return Dot(value, saturations)
+
+
+def _checked_registers(accumulator: Any) -> Sequence[Accumulator]:
+    if accumulator is None:
+        return ()
+    found = [accumulator] if isinstance(accumulator, Accumulator) else accumulator
+    if not isinstance(found, Sequence) or not all(
+        isinstance(each, Accumulator) for each in found
+    ):
+        raise TypeError(
+            f"`accumulator` (={accumulator!r}) must be an `Accumulator`, such as "
+            "`Accumulator(bits=32)`, several of them, or None."
+        )
+    if not found:
+        raise ValueError(
+            f"`accumulator` (={accumulator!r}) is empty; pass one or more, or None for "
+            "sums in float32."
+        )
+    return found
 
 
 def _accumulated(

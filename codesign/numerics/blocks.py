@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from numpy.typing import ArrayLike
 
-from codesign.types import Array, is_whole
+from codesign.types import Array, PyTree, is_whole
 
 # Of each axis that blocks lie along, its number from the end and their length.
 Layout = tuple[tuple[int, int], ...]
@@ -20,7 +22,11 @@ LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 def layout(
-    rank: int, block_size: int, axis: int = -1, tile: Sequence[int] | None = None
+    rank: int,
+    block_size: int,
+    axis: int = -1,
+    tile: Sequence[int] | None = None,
+    name: str = "x",
 ) -> Layout:
     """How blocks lie in an array.
 
@@ -29,6 +35,7 @@ def layout(
         block_size: Numbers of a block.
         axis: That blocks lie along, where there is no `tile`.
         tile: (rows, columns) of a block over the last two axes.
+        name: Of the array, for errors.
 
     Raises:
         ValueError: If there is no such axis; there are fewer than two for a tile; or a
@@ -38,11 +45,11 @@ def layout(
         if not is_whole(axis) or not -rank <= axis < rank:
             if rank == 0:
                 raise ValueError(
-                    "`x` is a single number; blocks need an axis, as of [1]."
+                    f"`{name}` is a single number; blocks need an axis, as of [1]."
                 )
             raise ValueError(
                 f"`axis` (={axis!r}) must be a whole number from {-rank} to {rank - 1}: "
-                f"`x` has {rank} axes."
+                f"`{name}` has {rank} axes."
             )
         return ((axis % rank - rank, block_size),)
     sizes = tuple(tile) if isinstance(tile, Sequence) else ()
@@ -55,8 +62,8 @@ def layout(
         )
     if rank < 2:
         raise ValueError(
-            f"`tile` (={sizes}) needs two axes, and `x` has {rank}; leave `tile` out for "
-            "blocks along `axis`."
+            f"`tile` (={sizes}) needs two axes, and `{name}` has {rank}; leave `tile` out "
+            "for blocks along `axis`."
         )
     return ((-2, sizes[0]), (-1, sizes[1]))
 
@@ -70,7 +77,7 @@ def largest(x: Array, lies: Layout) -> Array:
     cache: a window of 32 rows is one of 8, then one of 4.
     """
     for axis, size in reversed(lies):
-        short = size
+        size = short = max(1, min(size, x.shape[axis]))
         if axis != -1:
             short = max(n for n in range(1, _MOST_ROWS + 1) if size % n == 0)
         for length in (short, size // short):
@@ -134,27 +141,51 @@ def scaled(x: Array, factors: Sequence[Array]) -> Array:
     return x
 
 
-def real(x: ArrayLike, name: str = "x") -> Array:
-    """Float32 of real numbers.
+def floating(x: ArrayLike, name: str = "x") -> Array:
+    """An array of floating-point numbers, in their own type.
 
     Raises:
         TypeError: If `x` holds others, or whole ones.
     """
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    try:
+        found = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
         raise TypeError(
-            f"`{name}` is {x.dtype}; pass floating-point numbers, such as "
+            f"`{name}` (={x!r}) must be an array of numbers: {error}"
+        ) from None
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` is {found.dtype}; pass floating-point numbers, such as "
             f"`jnp.float32({name})`."
         )
-    return x.astype(jnp.float32)
+    return found
+
+
+def real(x: ArrayLike, name: str = "x") -> Array:
+    """Float32 of real numbers; raises what `floating` does."""
+    return floating(x, name).astype(jnp.float32)
 
 
 def cast(q: Array, kind: np.dtype) -> Array:
-    """Quantised float32 in another type; what is finite stays so."""
+    """Float32 in another type; what is finite stays so."""
     most = float(jnp.finfo(kind).max)
     if most < LARGEST_NUMBER:
-        q = jnp.clip(q, -most, most)
+        q = jnp.where(jnp.isinf(q), q, jnp.clip(q, -most, most))
     return q.astype(kind)
+
+
+def on_host(tree: PyTree, name: str) -> PyTree:
+    """Arrays of a function of `name`, as NumPy's.
+
+    Raises:
+        TypeError: Under `jax.jit`, where an array has no numbers yet.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
+        raise TypeError(
+            f"`{name}` works on the host, not under `jax.jit` or another transformation; "
+            "call it outside, on what the transformed function returns."
+        )
+    return jax.device_get(tree)
 
 
 def gathered(x: np.ndarray, lies: Layout) -> np.ndarray:
@@ -171,7 +202,11 @@ def gathered(x: np.ndarray, lies: Layout) -> np.ndarray:
 
 
 def scattered(x: np.ndarray, lies: Layout, shape: Sequence[int] | None) -> np.ndarray:
-    """The reverse of `gathered`, cut to `shape`."""
+    """The reverse of `gathered`, cut to `shape`.
+
+    Raises:
+        ValueError: If `shape` is not that of an array with so many blocks.
+    """
     rank = x.ndim - 1
     x = x.reshape(*x.shape[:rank], *(size for _, size in lies))
     for axis, size in reversed(lies):
@@ -181,12 +216,15 @@ def scattered(x: np.ndarray, lies: Layout, shape: Sequence[int] | None) -> np.nd
     if shape is None:
         return x
     padding = dict(lies)
-    fits = len(shape) == rank and all(
-        0 <= x.shape[rank + axis] - shape[axis] < padding.get(axis, 1)
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    fits = len(sizes) == rank and all(
+        is_whole(sizes[axis])
+        and 0 <= x.shape[rank + axis] - sizes[axis] < padding.get(axis, 1)
         for axis in range(-rank, 0)
     )
     if not fits:
         raise ValueError(
-            f"`shape` (={shape}) does not fill the blocks of `words`, which hold {x.shape}."
+            f"`shape` (={shape!r}) must be that of the packed array: at most {x.shape}, "
+            "which the blocks of `words` hold, and less by no whole block."
         )
-    return x[tuple(slice(n) for n in shape)]
+    return x[tuple(slice(n) for n in sizes)]

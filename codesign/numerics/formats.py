@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from numpy.typing import ArrayLike
 
 from codesign.numerics import bfp, blocks, mx, rounding
 from codesign.records.named import nearest
 from codesign.types import Array, Scalar
 
-NumberFormat = bfp.Format | str  # `float32`, `bfloat16`, the name of an MX format
+NumberFormat = bfp.Format | str  # a name as `by_name` takes it
 PLAIN = ("float32", "bfloat16")
 _BFP_NAME = re.compile(r"bfp([0-9]{1,2})(?:x([0-9]{1,4}))?")
 
@@ -71,6 +72,7 @@ def label(fmt: NumberFormat) -> str:
 
 def bits_per_number(fmt: NumberFormat) -> float:
     """Storage of one number, the shared exponent or scale of 8 bits shared out."""
+    fmt = checked(fmt, "fmt")
     if isinstance(fmt, bfp.Format):
         return fmt.bits_per_number
     if fmt in PLAIN:
@@ -92,11 +94,11 @@ def without_chance(fmt: NumberFormat) -> NumberFormat:
 
 def has_width(fmt: NumberFormat) -> bool:
     """Whether a width in bits can take the place of the format's own."""
-    return isinstance(fmt, bfp.Format)
+    return isinstance(checked(fmt, "fmt"), bfp.Format)
 
 
 def cast(
-    x: Array,
+    x: ArrayLike,
     fmt: NumberFormat,
     axis: int = -1,
     key: Array | None = None,
@@ -104,28 +106,44 @@ def cast(
     tile: Sequence[int] | None = None,
     mantissa_bits: Scalar | None = None,
 ) -> Array:
-    """`x` in the numbers of a format, as float32: [...] -> [...].
+    """`x` in the numbers of a format: [...] -> [...] of the type of `x`.
+
+    The derivative is straight-through. What is not finite stays so in `float32` and
+    `bfloat16`; what is beyond the largest number of bfloat16 becomes infinity there, as
+    in a conversion, but the largest number of a type, such as float16, that holds less.
 
     Args:
-        x: [...] float32.
-        fmt: A format, or the name of one that has no settings.
-        axis: That blocks lie along; of no meaning without blocks.
-        key: For stochastic rounding.
+        x: [...] of a floating-point type; float32 is what is cast.
+        fmt: A format, or a name that `by_name` knows.
+        axis: That blocks lie along; an axis of `x` also where there are no blocks.
+        key: For stochastic rounding; formats without it take no notice.
         tile: (rows, columns) of a block, of block floating point only.
         mantissa_bits: Its real width, of block floating point only; see `bfp.quantize`.
 
     Raises:
-        ValueError: As `bfp.quantize` and `mx.quantize`.
+        TypeError, ValueError: As `bfp.quantize` and `mx.quantize`; for an unknown name;
+            or for a tile or a width of a format that has none.
     """
+    fmt, x = checked(fmt, "fmt"), blocks.floating(x)
     if isinstance(fmt, bfp.Format):
         return bfp.quantize(x, fmt, axis, key, tile=tile, mantissa_bits=mantissa_bits)
-    if fmt == "float32":
-        return x
+    for name, value in (("tile", tile), ("mantissa_bits", mantissa_bits)):
+        if value is not None:
+            raise ValueError(
+                f"`{name}` (={value!r}) has no meaning in {fmt}; leave it out, or pass a "
+                "format of block floating point, such as `bfp.Format()`."
+            )
+    if fmt not in PLAIN:
+        return mx.quantize(x, fmt, axis)
+    exact = lax.stop_gradient(blocks.real(x))
+    if x.ndim or axis != -1:
+        blocks.layout(x.ndim, 1, axis)
     if fmt == "bfloat16":
         # Not two conversions, which XLA may take out.
-        exact = lax.stop_gradient(x)
-        return rounding.straight_through(x, lax.reduce_precision(exact, 8, 7))
-    return mx.quantize(x, fmt, axis)
+        exact = lax.reduce_precision(exact, 8, 7)
+    elif x.dtype == jnp.float32:
+        return x
+    return rounding.straight_through(x, blocks.cast(exact, x.dtype))
 
 
 class Statistics(NamedTuple):
@@ -140,7 +158,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(
-    x: Array,
+    x: ArrayLike,
     fmt: NumberFormat,
     axis: int = -1,
     key: Array | None = None,
@@ -152,7 +170,9 @@ def statistics(
     A multiplier rests on a zero block (CAMEL's first gate) or a zero mantissa (its
     second); without blocks a value is its own block.
     """
-    q = cast(x, fmt, axis, key, tile=tile)
+    fmt = checked(fmt, "fmt")
+    q = blocks.real(cast(x, fmt, axis, key, tile=tile))
+    x = blocks.real(x)
     is_saturated, size = jnp.zeros((), bool), 1
     if isinstance(fmt, bfp.Format):
         is_saturated = bfp.encode(x, fmt, axis, key, tile=tile).is_saturated

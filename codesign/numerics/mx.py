@@ -7,7 +7,6 @@ Table 1 for the formats, sections 5.2 to 5.4 for scales and elements, 6.3 for co
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -95,7 +94,7 @@ def element_format(name: str) -> ElementFormat:
 
 
 def quantize(
-    x: Array,
+    x: ArrayLike,
     name: str,
     axis: int = -1,
     *,
@@ -109,8 +108,8 @@ def quantize(
 
     `element` rounds to the format's numbers and saturates at the largest. A short last
     block counts as padded with zeros. NaN becomes 0, infinity the block's largest number;
-    what is beyond float32, or the type of `x`, is its largest. Subnormal results may flush
-    to zero. The derivative is straight-through.
+    what is beyond float32, or the type of `x`, is its largest. Subnormal numbers and
+    results may flush to zero. The derivative is straight-through.
 
     Args:
         x: [...] of a floating-point type; float32 is what is quantised.
@@ -125,7 +124,7 @@ def quantize(
         ValueError: For an unknown name or mode, no such axis, a block of less than one,
             or stochastic rounding without a key.
     """
-    x = jnp.asarray(x)
+    x = blocks.floating(x)
     values = lax.stop_gradient(blocks.real(x))
     # Half an element by twice the scale: no factor is below the normal numbers.
     halves, scale, lies = _elements(values, name, axis, block_size, mode, key, -1)
@@ -185,7 +184,7 @@ def _rounded(
     return jnp.clip(q, -most, most)
 
 
-def is_saturated(x: Array, name: str, axis: int = -1) -> Array:
+def is_saturated(x: ArrayLike, name: str, axis: int = -1) -> Array:
     """Where `quantize` cuts a number to the format's largest: [...] bool.
 
     Raises:
@@ -213,10 +212,9 @@ def pack(x: ArrayLike, name: str, axis: int = -1) -> Packed:
     Raises:
         TypeError, ValueError: As `quantize`.
     """
-    given = lax.stop_gradient(blocks.real(jnp.asarray(x)))
-    elements, scale, _ = jax.device_get(
-        _elements(given, name, axis, BLOCK_SIZE, "nearest_even", None)
-    )
+    given = lax.stop_gradient(blocks.real(x))
+    found = _elements(given, name, axis, BLOCK_SIZE, "nearest_even", None)
+    elements, scale = blocks.on_host(found[:2], "pack")
     elements = np.where(elements == 0, np.float32(0), elements)
     return Packed((scale + SCALE_BIAS).astype(np.uint8), encode(elements, name))
 
@@ -231,7 +229,7 @@ def unpack(packed: Packed, name: str, axis: int = -1) -> NDArray[np.float32]:
     scales = _whole(packed[0], "packed.scales", 256)
     elements = decode(packed[1], name)
     values = elements.astype(float)
-    blocks.layout(values.ndim, BLOCK_SIZE, axis)
+    blocks.layout(values.ndim, BLOCK_SIZE, axis, name="packed.elements")
     shape = list(values.shape)
     shape[axis] = -(-shape[axis] // BLOCK_SIZE)
     if scales.shape != tuple(shape):
@@ -277,17 +275,20 @@ def encode(values: ArrayLike, name: str) -> NDArray[np.uint8]:
 
     Whole numbers are in two's complement and have no infinity, NaN or negative zero.
     Infinity and NaN keep their code where the format has one; elsewhere infinity is the
-    largest number, and NaN is 0. Float32 is what is encoded.
+    largest number (its negative -127/64 of `mxint8`, as `quantize` has it, though -2 has
+    a code), and NaN is 0. Float32 is what is encoded.
     """
     fmt = element_format(name)
     with np.errstate(over="ignore"):
         found = np.asarray(values, np.float32)
     numbers = np.where(np.isnan(found), np.float32(0), found)
     if not fmt.exponent_bits:
-        number = np.clip(np.rint(numbers.astype(float) * 64), -128, 127)
+        least = np.where(np.isinf(numbers), -127, -128)
+        number = np.clip(np.rint(numbers.astype(float) * 64), least, 127)
         return number.astype(np.int8).view(np.uint8)
     magnitudes = _numbers(fmt)[: 2 ** (fmt.bits - 1)]
-    rounded = jax.device_get(_rounded(jnp.asarray(numbers), fmt, "nearest_even", None))
+    rounded = _rounded(jnp.asarray(numbers), fmt, "nearest_even", None)
+    rounded = blocks.on_host(rounded, "encode")
     code = np.searchsorted(magnitudes[np.isfinite(magnitudes)], np.abs(rounded))
     if fmt.special < 128:
         payload = (found.view(np.uint32) & _FRACTION) >> (23 - fmt.mantissa_bits)

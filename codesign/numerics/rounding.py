@@ -82,12 +82,13 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
     not for cryptography: threefry would cost a fifth of a training step, this a fiftieth.
 
     Args:
-        key: One key of `jax.random`, or a whole number.
+        key: One key of `jax.random`, its words, or a whole number below 2^32.
         shape: Of fewer than 2^32 values.
 
     Raises:
-        TypeError: If `key` is neither.
-        ValueError: If `key` holds several, or `shape` 2^32 values or more.
+        TypeError: If `key` is none of these, or an array of whole numbers of 64 bits.
+        ValueError: If `key` holds several or nothing, or is a whole number out of range;
+            or `shape` holds 2^32 values or more.
     """
     size = math.prod(shape)
     if size >= 2**32:
@@ -108,17 +109,26 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _words_of(key: Any) -> Array:
-    kind = key.dtype if isinstance(key, jax.Array | np.ndarray) else None
-    if kind is not None and jnp.issubdtype(kind, jax.dtypes.prng_key):
-        if key.shape:
+    if is_whole(key):
+        if not 0 <= key < 2**32:
             raise ValueError(
-                f"`key` holds {key.shape} keys; pass one of them, or map over them by "
-                "`jax.vmap`."
+                f"`key` (={key}) must be from 0 to 2^32 - 1; `jax.random.key({key})` "
+                "takes any whole number of 64 bits."
             )
-        return jnp.ravel(jax.random.key_data(key))
-    if not is_whole(key) and (kind is None or not jnp.issubdtype(kind, jnp.integer)):
-        raise TypeError(f"`key` (={key!r}) must be a key, such as `jax.random.key(0)`.")
-    return jnp.ravel(jnp.asarray(key)).astype(jnp.uint32)
+        return jnp.full(1, key, jnp.uint32)
+    kind = key.dtype if isinstance(key, jax.Array | np.ndarray) else np.dtype(object)
+    is_key = jnp.issubdtype(kind, jax.dtypes.prng_key)
+    if not is_key and not (jnp.issubdtype(kind, jnp.integer) and kind.itemsize <= 4):
+        raise TypeError(
+            f"`key` (={key!r}) must be a key, such as `jax.random.key(0)`, or words of "
+            "32 bits, such as `jax.random.key_data` gives."
+        )
+    if key.ndim > (0 if is_key else 1) or key.size == 0:
+        raise ValueError(
+            f"`key` is of the shape {key.shape}, which is no single key; pass one of "
+            "several, or map over them by `jax.vmap`."
+        )
+    return jnp.ravel(jax.random.key_data(key) if is_key else key).astype(jnp.uint32)
 
 
 def _along(length: int, axis: int) -> Array:

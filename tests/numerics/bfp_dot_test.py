@@ -157,12 +157,40 @@ def test_accumulators_refused():
     for bits in (1, 33, 16.0, True):
         with pytest.raises(ValueError, match=r"`bits` \(=.*from 2 to 32"):
             Accumulator(bits=bits)
-    for lowest in (-127, 127, 0.5, None):
+    for lowest in (-127, 127, 0.5, None, np.int8(-128)):
         with pytest.raises(ValueError, match=r"`lowest_exponent` \(=.*-126 to 126"):
             Accumulator(lowest_exponent=lowest)
 
 
 _X, _Y = jnp.ones((2, 9)), jnp.ones((9, 3))
+
+
+def test_accumulators_of_numpy():
+    register = Accumulator(bits=np.int8(32), lowest_exponent=np.int8(-22))
+    assert {type(register.bits), type(register.lowest_exponent)} == {int}
+    assert dot(_X, _Y, Format(), accumulator=[register]).value.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("accumulator", "error", "says"),
+    [
+        (32, TypeError, r"`accumulator` \(=32\) must be an `Accumulator`.*or None"),
+        ("x", TypeError, r"`accumulator` \(='x'\)"),
+        ([3], TypeError, r"`accumulator` \(=\[3\]\)"),
+        ([], ValueError, r"`accumulator` \(=\[\]\) is empty; pass one or more"),
+    ],
+)
+def test_what_is_no_accumulator_is_refused(accumulator, error, says):
+    with pytest.raises(error, match=says):
+        dot(_X, _Y, Format(), accumulator=accumulator)
+
+
+def test_blocks_longer_than_the_arrays():
+    # Padding to a block of 2^20 would make arrays of 100 MB.
+    fmt = Format(block_size=2**20)
+    traced = jax.make_jaxpr(lambda x, y: dot(x, y, fmt).value)(_X, _Y)
+    assert max(v.aval.size for eqn in traced.eqns for v in eqn.outvars) <= 100
+    np.testing.assert_array_equal(_dot(_X, _Y, fmt=fmt).value, 9 * jnp.ones((2, 3)))
 
 
 @pytest.mark.parametrize(

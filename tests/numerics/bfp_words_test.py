@@ -115,19 +115,71 @@ def test_words_of_64_bits():
     assert bfp.pack(numbers, fmt).tolist() == [2**64 - 1]
 
 
-@pytest.mark.parametrize("carry", ["saturate", "renorm"])
-def test_a_bias_of_the_array_itself(carry):
-    # The largest exponent, -20, has the field 15, from which a carry has nowhere to go;
-    # -35 is the lowest, in steps of 2^-39, of which 2^-36 is 8 and 2^-39.5 is 0.7.
+@pytest.mark.parametrize(
+    ("carry", "bias", "expected"),
+    [
+        # The largest exponent, -20, has the field 15; -35 is the lowest, in steps of
+        # 2^-39, of which 2^-36 is 8 and 2^-39.5 is 0.7.
+        ("saturate", 15 + 20, [0b1111_0_11111, 0, 0b0101_0_11111, 0b0000_0_01000,
+                               0b0000_1_00001]),
+        # 1.99 is 2, whose exponent, -19, has the field 15; so the lowest is -34, in
+        # steps of 2^-38, of which 2^-36 is 4 and 2^-39.5 is 0.35.
+        ("renorm", 15 + 19, [0b1111_0_10000, 0, 0b0101_0_10000, 0b0000_0_00100, 0]),
+    ],
+)  # fmt: skip
+def test_a_bias_of_the_array_itself(carry, bias, expected):
     x = jnp.array([1.99, jnp.nan, 2.0**-10 * 1.99, 2.0**-16, -(2.0**-19.5)]) * 2.0**-20
     fmt = Format(1, bias="tensor", rounding="nearest_even", carry=carry)
-    assert bfp.tensor_bias(x, fmt) == 15 + 20
+    assert bfp.tensor_bias(x, fmt) == bias
     words = bfp.pack(x, fmt)
-    numbers = bfp.unpack(words, fmt, bias=35)
+    numbers = bfp.unpack(words, fmt, bias=bias)
     np.testing.assert_array_equal(numbers, bfp.quantize(x, fmt))
-    assert words.tolist()[:2] == [0b1111_0_11111, 0]
-    second = 0b0101_0_11111 if carry == "saturate" else 0b0110_0_10000
-    assert words.tolist()[2:] == [second, 0b0000_0_01000, 0b0000_1_00001]
+    assert words.tolist() == expected
+
+
+def test_a_bias_of_tiny_arrays():
+    # With m = 5 no E is below -122, whose last place is 2^-126: so 2^-124 is 4 of those,
+    # at the field 15.
+    fmt = Format(block_size=10, bias="tensor")
+    assert fmt.word_bits == 64
+    x = jnp.full(3, 2.0**-124)
+    assert bfp.tensor_bias(x, fmt) == 15 + 122
+    words = bfp.pack(x, fmt)
+    assert words.tolist() == [int("1111" + 3 * "000100" + 7 * "000000", 2)]
+    np.testing.assert_array_equal(bfp.unpack(words, fmt, shape=(3,), bias=15 + 122), x)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 1000),
+    st.integers(-125, 120),
+    st.sampled_from(["saturate", "renorm"]),
+    st.sampled_from(["stochastic", "nearest_even"]),
+    st.sampled_from([{"axis": 0}, {"axis": -1}, {"tile": (2, 2)}]),
+)
+def test_words_with_a_bias_of_the_array_itself(seed, exponent, carry, rounding, lies):
+    rng = np.random.default_rng(seed)
+    x = np.ldexp(rng.uniform(-2, 2, (5, 6)), exponent + rng.integers(-9, 8, (5, 6)))
+    x = np.where(np.abs(x) < 2.0**-126, 0, x).astype("f4")
+    fmt = Format(4, 5, 2, "tensor", rounding, carry)
+    lies = lies | {"key": jax.random.key(seed)}
+    words, bias = bfp.pack(x, fmt, **lies), bfp.tensor_bias(x, fmt, **lies)
+    assert np.all(words >> np.uint64(fmt.word_bits) == 0)
+    expected = bfp.quantize(x, fmt, **lies)
+    lies.pop("key")
+    found = bfp.unpack(words, fmt, shape=x.shape, bias=bias, **lies)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("take", [bfp.pack, bfp.tensor_bias])
+def test_words_are_of_the_host(take):
+    fmt = Format(bias="tensor")
+    says = rf"`{take.__name__}` works on the host, not under `jax\.jit`"
+    for x in (_X, jnp.array([jnp.nan])):
+        with pytest.raises(TypeError, match=says):
+            jax.jit(lambda x: take(x, fmt))(x)
+        with pytest.raises(TypeError, match=says):
+            jax.jit(lambda _, x=x: take(x, fmt))(0)
 
 
 def test_sizes():
@@ -178,7 +230,8 @@ def test_one_is_a_number_of_extreme_formats(bias):
         (jnp.arange(9), Format(), {}, TypeError, r"`x` is int32; .*`jnp\.float32\(x\)`"),
         (1j * _X, Format(), {}, TypeError, "`x` is complex64; "),
         (_X > 0, Format(), {}, TypeError, "`x` is bool; "),
-        (_X, "bfp9", {}, TypeError, r"`fmt` \(='bfp9'\) must be a `Format`"),
+        (_X, "bfp9", {}, TypeError, r"`fmt` \(='bfp9'\) must be a `Format`.*"
+         r'`formats\.by_name\("bfp5"\)`'),
         (_X, None, {}, TypeError, r"`fmt` \(=None\) must be a `Format`"),
         (_X, Format(rounding="stochastic"), {}, ValueError, r"needs `key`.*jax\.random"),
         (_X, Format(rounding="stochastic"), {"key": 0.5}, TypeError, r"`key` \(=0\.5\)"),
@@ -207,6 +260,24 @@ def test_arguments_refused(take, x, fmt, settings_, error, says):
         (lambda: bfp.unpack([0], Format(), shape=(10,)), ValueError, r"`shape` \(=\(10,"),
         (lambda: bfp.unpack([0, 0], Format(), shape=(9,)), ValueError, r"`shape` \(=\(9,"),
         (lambda: bfp.unpack([0], Format(), shape=(1, 9)), ValueError, r"`shape` \(=\(1, "),
+        (lambda: bfp.unpack([0], Format(), shape=5), ValueError, r"`shape` \(=5\) must be"),
+        (lambda: bfp.unpack([0], Format(), shape="9"), ValueError, r"`shape` \(='9'\)"),
+        (lambda: bfp.unpack([0], Format(), shape=(8.5,)), ValueError, r"`shape` \(=\(8\.5"),
+        (lambda: bfp.unpack(0, Format()), ValueError, "`words` is a single number"),
+        (lambda: bfp.unpack([0], Format(), 1), ValueError, r"`axis` .*`words` has 1 axes"),
+        (lambda: bfp.unpack([0], Format(), tile=(3, 3)), ValueError, "`words` has 1"),
+        (lambda: bfp.unpack([-1], Format(4, 14)), ValueError, "`words` holds -1; .* 0 or"),
+        (lambda: bfp.unpack([0], Format(), bias=7), ValueError,
+         r"`bias` \(=7\) is given, but .*`fmt\.bias` \(=7\)"),
+        (lambda: bfp.unpack([0], Format(bias="tensor"), bias=10**30), ValueError,
+         r"`bias` \(=10+\) must be .* from -113 to 137"),
+        (lambda: bfp.unpack([0], Format(bias="tensor"), bias=-114), ValueError,
+         r"`bias` \(=-114\)"),
+        (lambda: bfp.unpack([0], Format(bias="tensor"), bias=7.0), ValueError,
+         r"`bias` \(=7\.0\)"),
+        (lambda: bfp.tensor_bias(_X, "bfp5"), TypeError, r"`fmt` \(='bfp5'\) .*by_name"),
+        (lambda: bfp.tensor_bias(_X, Format()), ValueError, r"`fmt\.bias` \(=7\) is the"),
+        (lambda: bfp.tensor_bias(_X, Format(bias=None)), ValueError, r"\(=None\) is the"),
     ],
 )  # fmt: skip
 def test_words_refused(take, error, says):

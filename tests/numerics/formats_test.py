@@ -98,6 +98,67 @@ def test_bfloat16_keeps_seven_bits_behind_the_point():
     np.testing.assert_array_equal(q, [1.0, 1 + 2.0**-7, -3.0, 0.0])
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_plain_formats_keep_the_type_of_an_array(name):
+    # 65504 has 11 bits and is beyond 65280, the last number of bfloat16 below 2^16.
+    x = jnp.array([65504, -65504, jnp.inf, jnp.nan, 1 + 2.0**-10], jnp.float16)
+    last = 1 if name == "bfloat16" else 1 + 2.0**-10
+    q = formats.cast(x, name)
+    assert q.dtype == jnp.float16
+    np.testing.assert_array_equal(q, [65504, -65504, np.inf, np.nan, last])
+    slope = jax.grad(lambda x: jnp.sum(formats.cast(x, name)))(x)
+    np.testing.assert_array_equal(slope, np.ones(5))
+    with jax.enable_x64(True):
+        q = formats.cast(jnp.array([1 + 2.0**-40, 2.0]), name)
+        assert q.dtype == jnp.float64
+        np.testing.assert_array_equal(q, [1, 2])
+
+
+@pytest.mark.parametrize("fmt", ["bfp5", "mxint8", "bfloat16", "float32"])
+def test_names_and_lists_are_taken(fmt):
+    values = [1.5, -0.3, 1000.0]
+    expected = formats.cast(jnp.array(values), formats.by_name(fmt))
+    np.testing.assert_array_equal(formats.cast(values, fmt), expected)
+    assert formats.has_width(fmt) == (fmt == "bfp5")
+    named = formats.bits_per_number(formats.by_name(fmt))
+    assert formats.bits_per_number(fmt) == named
+
+
+@pytest.mark.parametrize("take", [formats.cast, formats.statistics])
+@pytest.mark.parametrize(
+    ("x", "fmt", "settings", "error", "says"),
+    [
+        (jnp.ones(3), "bfp5 ", {}, ValueError, r"`fmt` \(='bfp5 '\) is none; did you"),
+        (jnp.ones(3), None, {}, ValueError, r"`fmt` \(=None\) is none"),
+        (jnp.ones((3, 3)), "float32", {"tile": (3, 3)}, ValueError,
+         r"`tile` \(=\(3, 3\)\) has no meaning in float32; leave it out"),
+        (jnp.ones((3, 3)), "mxint8", {"tile": (3, 3)}, ValueError, "`tile` .*in mxint8"),
+        (jnp.ones(3), "float32", {"axis": 1}, ValueError, r"`axis` \(=1\) .*from -1 to 0"),
+        (jnp.ones(3), "bfloat16", {"axis": "rows"}, ValueError, r"`axis` \(='rows'\)"),
+        (jnp.arange(3), "float32", {}, TypeError, "`x` is int32; pass floating"),
+        (1j * jnp.ones(3), "float32", {}, TypeError, "`x` is complex64"),
+        (jnp.ones(3) > 0, "bfloat16", {}, TypeError, "`x` is bool"),
+    ],
+)  # fmt: skip
+def test_arguments_refused(take, x, fmt, settings, error, says):
+    with pytest.raises(error, match=says):
+        take(x, fmt, **settings)
+
+
+@pytest.mark.parametrize("fmt", ["float32", "bfloat16", "mxfp4_e2m1"])
+def test_a_width_needs_block_floating_point(fmt):
+    says = rf"`mantissa_bits` \(=4\.0\) has no meaning in {fmt}"
+    with pytest.raises(ValueError, match=says):
+        formats.cast(jnp.ones(3), fmt, mantissa_bits=4.0)
+
+
+@pytest.mark.parametrize("x", ["1.5", None, ["one"], [[1.0], [1.0, 2.0]]])
+def test_what_is_no_array_is_refused(x):
+    for name in ("float32", "bfp5", "mxint8"):
+        with pytest.raises(TypeError, match=r"`x` \(=.* must be an array of numbers"):
+            formats.cast(x, name)
+
+
 @pytest.mark.parametrize("name", _NAMES)
 def test_a_cast_keeps_its_numbers_and_has_slope_1(name):
     fmt, x = formats.by_name(name), jax.random.normal(jax.random.key(0), (5, 40))
@@ -145,6 +206,18 @@ def test_statistics_count_what_the_range_cuts():
 def test_without_blocks_a_value_is_its_own(name):
     found = formats.statistics(jnp.array([0.0, 1.0, 2.0, 0.0]), name)
     np.testing.assert_array_equal(found, (0.5, 0.5, 0.5, 0, 0, 0))
+
+
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16, jnp.float8_e5m2, list])
+def test_statistics_of_narrow_types_and_lists(kind):
+    # Powers of two, which all these hold: 2^-5 is below a sixteenth, and flushes.
+    values = [1.0, 0.5, 2.0**-5, 0.0]
+    fmt = bfp.Format(block_size=2)
+    x = values if kind is list else jnp.array(values, kind)
+    expected = formats.statistics(jnp.array(values), fmt)
+    np.testing.assert_array_equal(formats.statistics(x, fmt), expected)
+    for name in ("float32", "mxfp6_e2m3"):
+        assert formats.statistics(x, name).error == 0
 
 
 def test_statistics_of_zeros_have_no_error():

@@ -197,6 +197,9 @@ def test_words_of_others():
     assert mx.encode(odd, "mxfp8_e5m2").tolist() == [0x7C, 0xFC, 0x7E, 0x7D]
     assert mx.encode(odd, "mxfp8_e4m3").tolist() == [0x7E, 0xFE, 0x7F, 0x7F]
     assert mx.encode(odd, "mxfp4_e2m1").tolist() == [7, 15, 0, 0]
+    # -2 is a code of whole numbers, but infinity of either sign is 127 sixty-fourths.
+    assert mx.encode(odd, "mxint8").tolist() == [127, 256 - 127, 0, 0]
+    assert mx.encode([-2.0, -3.0], "mxint8").tolist() == [128, 128]
 
 
 @pytest.mark.parametrize("name", ["mxint8", "mxfp8_e4m3"])
@@ -280,6 +283,10 @@ _X = jnp.ones(9)
         (lambda: mx.encode([0.5], "mxint"), ValueError, r"`name` \(='mxint'\)"),
         (lambda: mx.unpack(mx.Packed([1, 1], [0] * 32), "mxint8"), ValueError,
          r"`packed\.scales` \(2,\) must be \(1,\) for elements \(32,\)"),
+        (lambda: mx.unpack(mx.Packed([1], [0]), "mxint8", 1), ValueError,
+         r"`axis` \(=1\) .*`packed\.elements` has 1 axes"),
+        (lambda: jax.jit(lambda x: mx.pack(x, "mxint8"))(_X), TypeError,
+         "`pack` works on the host"),
         (lambda: mx.unpack(mx.Packed([256], [0]), "mxint8"), ValueError,
          r"`packed\.scales` must be from 0 to 255, got 256"),
     ],

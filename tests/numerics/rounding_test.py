@@ -124,6 +124,10 @@ def test_every_kind_of_key():
         np.testing.assert_array_equal(_bits(key, (9,)), rounding.random_bits(7, (9,)))
     raw = jax.random.key_data(jax.random.key(7))
     np.testing.assert_array_equal(_bits(raw, (9,)), _bits(jax.random.key(7), (9,)))
+    # From 2^31 on JAX takes a whole number for one of 64 bits.
+    for key in (2**31, 2**32 - 1):
+        expected = _bits(jnp.uint32(key), (9,))
+        np.testing.assert_array_equal(rounding.random_bits(key, (9,)), expected)
     longer = jax.random.key(7, impl="rbg")  # of four words
     assert not np.any(np.asarray(_bits(longer, (9,))) == _bits(raw, (9,)))
 
@@ -168,7 +172,15 @@ def test_lowers_for_accelerators():
         ("stochastic", True, TypeError, r"`key` \(=True\)"),
         ("stochastic", jnp.ones(2), TypeError, r"`key` \(=Array"),
         ("stochastic", jax.random.split(jax.random.key(0)), ValueError,
-         r"`key` holds \(2,\) keys; .*`jax\.vmap`"),
+         r"`key` is of the shape \(2,\), .*`jax\.vmap`"),
+        ("stochastic", jax.random.key_data(jax.random.split(jax.random.key(0), 3)),
+         ValueError, r"`key` is of the shape \(3, 2\), .*`jax\.vmap`"),
+        ("stochastic", np.zeros(0, np.uint32), ValueError, r"the shape \(0,\), "),
+        ("stochastic", 2**40, ValueError, r"`key` \(=1099511627776\) .* to 2\^32 - 1; "),
+        ("stochastic", np.int64(2**40), ValueError, r"`key` \(=1099511627776\)"),
+        ("stochastic", -1, ValueError, r"`key` \(=-1\) must be from 0"),
+        ("stochastic", np.array([2**40, 1]), TypeError, "`key` .*words of 32 bits"),
+        ("stochastic", [1, 2], TypeError, r"`key` \(=\[1, 2\]\) must be a key"),
     ],
 )  # fmt: skip
 def test_refused(mode, key, error, says):
