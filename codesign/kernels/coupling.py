@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Literal
 
 from codesign.numerics.rounding import straight_through
 from codesign.types import Array, PyTree, is_whole
@@ -113,13 +114,15 @@ class _Value(NamedTuple):
     """Of a residual function of one block.
 
     `value` is rounded; `pull` turns its cotangent into those of the leaves of the block
-    and of what is shared, None where there is none, and of the input. `used` is 0; who
-    does not call `pull` adds it to a result.
+    and of what is shared, None where there is none. `pull_input(cotangent, i)` is that of
+    the input; leaves of the block which it alone needs are sliced anew, by `i`, and so do
+    not lie in memory before. `used` is 0; who does not pull adds it to a result.
     """
 
     value: Array
     aux: PyTree
-    pull: Callable[[Array], tuple[list[Any], list[Any], Array]]
+    pull: Callable[[Array], tuple[list[Any], list[Any]]]
+    pull_input: Callable[[Array, Array], Array]
     used: Array | int
 
 
@@ -207,7 +210,7 @@ class _Stack:
         def half(k, i, x, y, d_x, d_y, d_blocks, d_shared):
             """Undoes y = x' + f(x): returns x', and d_x with f's share."""
             found = self._evaluate(k, i, blocks, shared, x)
-            d_block, d_all, d = found.pull(d_y)
+            d_block, d_all = found.pull(d_y)
             d_blocks = [
                 lax.dynamic_update_index_in_dim(stacked, new, i, 0)
                 for stacked, new in zip(
@@ -216,7 +219,9 @@ class _Stack:
             ]
             d_all = _chosen(d_all, wanted.shared)
             d_shared = [a + b for a, b in zip(d_shared, d_all, strict=True)]
-            return y - found.value, d_x + d, d_blocks, d_shared
+            after = _once(i, [*(_at(leaf, i) for leaf in d_blocks), *d_shared])
+            d_x = d_x + found.pull_input(d_y, after)
+            return y - found.value, d_x, d_blocks, d_shared
 
         def step(carry, i):
             (y1, y2), (d1, d2), (of_first, of_second), d_shared = carry
@@ -265,7 +270,8 @@ class _Stack:
         wanted, too, which may change its last bit, and this its rounding to the lattice.
         On a lattice each evaluation, of the forward pass, the backward pass and the
         inverse, is the same computation apart, held so by a condition that XLA does not
-        know to be true.
+        know to be true. What leaves it are results of products; all else between the
+        value and its derivative is computed again.
         """
         block = [_at(leaf, i) for leaf in blocks[k]]
         is_float = [jnp.issubdtype(a.dtype, jnp.inexact) for a in (*block, *shared)]
@@ -275,6 +281,9 @@ class _Stack:
                 leaves = _merged(floats, [*block, *shared], is_float)
                 return self.functions[k](leaves[: len(block)], leaves[len(block) :], x)
 
+            if self.fraction_bits is not None:
+                policy = jax.checkpoint_policies.dots_saveable
+                f = jax.checkpoint(f, prevent_cse=False, policy=policy)
             value, pull, aux = jax.vjp(f, floats, x, has_aux=True)
             return value, aux, pull
 
@@ -285,12 +294,24 @@ class _Stack:
         else:
             value, aux, pull, used = _apart(evaluate, floats, x, i)
 
-        def pulled(cotangent: Array):
-            d_floats, d_x = pull(cotangent)
-            d = _spread(d_floats, is_float)
-            return d[: len(block)], d[len(block) :], d_x
+        def pull_leaves(cotangent: Array):
+            d = _spread(pull(cotangent)[0], is_float)
+            return d[: len(block)], d[len(block) :]
 
-        return _Value(_rounded(value, self.fraction_bits), aux, pulled, used)
+        def pull_input(cotangent: Array, i: Array) -> Array:
+            residuals, tree = jax.tree.flatten(pull)
+            places = {id(leaf): place for place, leaf in enumerate(block)}
+            is_used = _needed(
+                lambda residuals: tree.unflatten(residuals)(cotangent)[0], residuals
+            )
+            again = [
+                _at(blocks[k][places[id(a)]], i) if id(a) in places and not used else a
+                for a, used in zip(residuals, is_used, strict=True)
+            ]
+            return tree.unflatten(again)(cotangent)[1]
+
+        value = _rounded(value, self.fraction_bits)
+        return _Value(value, aux, pull_leaves, pull_input, used)
 
     def _num_beyond(self, *arrays: Array) -> Array:
         if self.fraction_bits is None:
@@ -340,9 +361,23 @@ def _once_for_all(axis_size, is_batched, i, arrays):
 
 def _zero(arrays: list[Array]) -> Array:
     """0 that XLA does not know: it takes the first number of each array to compute."""
-    firsts = [lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(()) for a in arrays]
+    firsts = [
+        lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(())
+        for a in arrays
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    ]
     sums = sum((first.astype(jnp.float32) for first in firsts), jnp.float32(0))
     return (sums * 0 > 1).astype(jnp.int32)  # NaN > 1 is false, too
+
+
+def _needed(fn: Callable[[list[Array]], PyTree], arrays: list[Array]) -> list[bool]:
+    """Which of `arrays` the outcome of `fn(arrays)` depends on."""
+    jaxpr = jax.make_jaxpr(fn)(arrays).jaxpr
+    needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(equation.outvars):
+            needed.update(v for v in equation.invars if not isinstance(v, Literal))
+    return [v in needed for v in jaxpr.invars]
 
 
 def _at(leaf: Array, i: Array) -> Array:
