@@ -15,6 +15,8 @@ from codesign.numerics.formats import NumberFormat
 from codesign.types import Array
 
 CLASSES = ("weights", "activations", "gradients")
+# Of a tap: a row for each class, and a number more than `formats.Statistics` has.
+TAP_SHAPE = (len(CLASSES), len(formats.Statistics._fields) + 1)
 _STREAM = 0x9E3779B9
 # A key's stream each.
 _USES = ("forward x", "forward w", "dx g", "dx w", "dw x", "dw g")

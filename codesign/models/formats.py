@@ -15,7 +15,7 @@ from flax.core.scope import LazyRng
 from jax.core import Tracer
 
 from codesign.kernels.cast_product import CLASSES, Casts, cast_product
-from codesign.kernels.product import Product, around_products
+from codesign.kernels.product import Product, around_products, traced_anew
 from codesign.models.flax_layers import our_products
 from codesign.numerics import bfp, formats
 from codesign.numerics.formats import NumberFormat
@@ -171,7 +171,6 @@ class InFormats(nn.Module):
         """
         widths = None if mantissa_bits is None else self._widths(mantissa_bits)
         key = self._key(is_training=kwargs.get("train"))
-        taps = {} if taps is None else taps
         with _Casting(self.formats, key, widths, taps).entered():
             return self._bound(*args, **kwargs)
 
@@ -244,15 +243,21 @@ class _Casting:
         chosen: Formats,
         key: Array | None,
         widths: Array | None,
-        taps: Mapping[str, Array],
+        taps: Mapping[str, Array] | None,
     ):
         self._formats, self._key, self._widths, self._taps = chosen, key, widths, taps
+        # Whether one trace serves all calls: it holds no array, and needs no name.
+        self._is_shared = key is None and widths is None and taps is None
         self._calls: list[nn.Module] = []  # the outermost first
         self._multiplied: list[nn.Module | None] = []  # once for each product
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        with around_products(self._multiply), nn.intercept_methods(self._intercept):
+        alike = ("formats", self._formats) if self._is_shared else None
+        with (
+            around_products(self._multiply, alike=alike),
+            nn.intercept_methods(self._intercept),
+        ):
             yield
 
     def _multiply(self, product: Product, x: Array, w: Array) -> Array:
@@ -265,7 +270,7 @@ class _Casting:
             # The product's own order: of its first operand, then of the second.
             widths = jnp.stack([widths[1], widths[0 if product.has_weight else 1]])
         casts = self._formats.casts(product, at_random=key is not None)
-        tap = self._taps.get(name)
+        tap = None if self._taps is None else self._taps.get(name)
         return cast_product(product, casts, x, w, key=key, widths=widths, tap=tap)
 
     def name(self) -> str:
@@ -284,7 +289,8 @@ class _Casting:
         module = context.module
         self._calls.append(module)
         try:
-            with our_products(module, context.method_name):
+            anew = contextlib.nullcontext() if self._is_shared else traced_anew()
+            with our_products(module, context.method_name), anew:
                 return call(*args, **kwargs)
         finally:
             self._calls.pop()
@@ -303,5 +309,5 @@ def casting(chosen: Formats, *, key: Array | None = None) -> Iterator[None]:
         key: For stochastic rounding; without one it rounds to the nearest.
     """
     words = None if key is None else jax.random.key_data(key)
-    with _Casting(chosen, words, None, {}).entered():
+    with _Casting(chosen, words, None, None).entered():
         yield
