@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, ContextManager
+from typing import Any
 
 import jax
 
@@ -96,7 +96,7 @@ def around_products(around: Around, *, alike: Hashable = None) -> Iterator[None]
         yield
 
 
-def traced_anew() -> ContextManager[None]:
+def traced_anew() -> contextlib.AbstractContextManager[None]:
     """While it is entered, JAX takes no trace that it has kept of outside."""
     return _trace_key(object())
 
