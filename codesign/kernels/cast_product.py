@@ -15,6 +15,8 @@ from codesign.numerics.formats import NumberFormat
 from codesign.types import Array
 
 CLASSES = ("weights", "activations", "gradients")
+# Of a tap: a row for each class, and a number more than `formats.Statistics` has.
+TAP_SHAPE = (len(CLASSES), len(formats.Statistics._fields) + 1)
 _STREAM = 0x9E3779B9
 # A key's stream each.
 _USES = ("forward x", "forward w", "dx g", "dx w", "dw x", "dw g")
@@ -59,10 +61,12 @@ def cast_product(
         x, w: float32.
         key: [2] uint32, for stochastic rounding.
         widths: [2] real widths of x and of w in place of their formats' own, or None;
-            their derivative is that of `bfp.quantize`.
+            their derivative is that of y, with g as it is: of `bfp.quantize` in the
+            forward product. It costs two more products.
         tap: [3, 7] of any numbers, or None. Its gradient is no derivative but a row of
             `formats.Statistics` of w, x and g each, in this order, and behind them a 1: a
-            way out for what is known in the backward pass only. Of a product that runs
+            way out for what is known in the backward pass only. They are of one cast
+            each: of w and x for the forward product, of g for dx. Of a product that runs
             several times, as in a scan, rows add; the last number tells how often.
     """
     extra = {"key": key, "widths": widths, "tap": tap}
@@ -112,8 +116,13 @@ def _backward(product, casts, residuals, g):
     d_key = None if key is None else np.zeros(key.shape, jax.dtypes.float0)
     d_widths = d_tap = None
     if widths is not None:
-        by_x = to.width_gradient(dx, x, "forward x", axes.forward[0])
-        by_w = to.width_gradient(dw, w, "forward w", axes.forward[1])
+        # Of the forward product as it was computed: g is not cast, blocks lie as there.
+        cast_x = to("forward x", x, axes.forward[0])
+        cast_w = to("forward w", w, axes.forward[1])
+        (pull_x,) = jax.linear_transpose(lambda x: product(x, cast_w), x)(g)
+        (pull_w,) = jax.linear_transpose(lambda w: product.alone(cast_x, w), w)(g)
+        by_x = to.width_gradient(pull_x, x, "forward x", axes.forward[0])
+        by_w = to.width_gradient(pull_w, w, "forward w", axes.forward[1])
         d_widths = jnp.stack([by_x, by_w])
     if tap is not None:
         of_w = to.statistics("forward w", w, axes.forward[1])

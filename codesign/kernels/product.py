@@ -3,8 +3,10 @@
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
+
+import jax
 
 from codesign.kernels.named_op import named_op
 from codesign.types import Array
@@ -60,26 +62,50 @@ Around = Callable[[Product, Array, Array], Array]
 _around: contextvars.ContextVar[Around | None] = contextvars.ContextVar(
     "around", default=None
 )
+# What JAX compares, beside a function, before it takes a trace that it has kept.
+_trace_key = jax.make_user_context(None)
 
 
 def multiply(product: Product, x: Array, w: Array) -> Array:
     """The product, as one named op where it has a kind; or what the caller puts there."""
     around = _around.get()
     if around is not None:
-        return around(product, x, w)
+        with _standing(None, None):  # so that its own ops are traced once for all
+            return around(product, x, w)
     if not product.kind:
         return product(x, w)
     return named_op(product.kind, product.fn, x, w, **dict(product.static))
 
 
 @contextlib.contextmanager
-def around_products(around: Around) -> Iterator[None]:
+def around_products(around: Around, *, alike: Hashable = None) -> Iterator[None]:
     """Calls `around(product, x, w)` for each product of a layer while it is entered.
 
-    It acts while a function is traced: enter it inside the function that is jitted.
+    It acts while a function is traced: enter it inside the function that is jitted. What
+    is traced in it (by `jax.jit`, `jax.checkpoint`, a scan) JAX keeps apart from what is
+    traced elsewhere. Within `around` itself products are plain.
+
+    Args:
+        around: What stands in the place of a product.
+        alike: Equal for all that do the same, so that JAX may take for one what it has
+            traced for another. None is like no other: leave it so where `around` holds an
+            array, which may belong to a trace that has ended, or notes what it is given.
+            Every entry then traces and compiles anew what stands in it.
     """
+    with _standing(around, object() if alike is None else alike):
+        yield
+
+
+def traced_anew() -> contextlib.AbstractContextManager[None]:
+    """While it is entered, JAX takes no trace that it has kept of outside."""
+    return _trace_key(object())
+
+
+@contextlib.contextmanager
+def _standing(around: Around | None, trace_key: Hashable) -> Iterator[None]:
     token = _around.set(around)
     try:
-        yield
+        with _trace_key(trace_key):
+            yield
     finally:
         _around.reset(token)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,7 +49,7 @@ def our_products(module: nn.Module, method: str) -> Iterator[None]:
         warnings.warn(
             f"{path!r} ({name}) multiplies where no format can reach; its product stays "
             "float32.",
-            stacklevel=2,
+            stacklevel=_level_of_caller(),
         )
     own = {hook: getattr(module, hook) for hook in hooks}
     for hook, ours in hooks.items():
@@ -66,6 +67,19 @@ def our_products(module: nn.Module, method: str) -> Iterator[None]:
     finally:
         for hook, value in own.items():
             object.__setattr__(module, hook, value)
+
+
+def _level_of_caller() -> int:
+    """How many calls above `our_products` the line stands that called the layer."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _is_between(frame.f_globals["__name__"]):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _is_between(module: str) -> bool:
+    ours = (__name__, "codesign.models.formats")
+    return module in ours or module.split(".")[0] in ("contextlib", "flax", "jax")
 
 
 def _takes_ours(module: nn.Module) -> bool:

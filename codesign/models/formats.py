@@ -1,10 +1,10 @@
-"""Number formats in training: one for weights, activations and gradients each."""
+"""Networks in number formats: every product of their layers is one of cast operands."""
 
 import contextlib
-import dataclasses
-import math
+import inspect
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,100 +14,14 @@ import numpy as np
 from flax.core.scope import LazyRng
 from jax.core import Tracer
 
-from codesign.kernels.cast_product import CLASSES, Casts, cast_product
-from codesign.kernels.product import Product, around_products
+from codesign.kernels.cast_product import TAP_SHAPE, cast_product
+from codesign.kernels.product import Product, around_products, traced_anew
 from codesign.models.flax_layers import our_products
+from codesign.models.norm import TRACED_TRAIN
+from codesign.models.operand_formats import Formats
 from codesign.numerics import bfp, formats
-from codesign.numerics.formats import NumberFormat
 from codesign.records.named import nearest
-from codesign.types import Array, PyTree, Scalar, is_whole
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Formats:
-    """Formats of a network in training; names are read by `numerics.formats.by_name`.
-
-    Attributes:
-        weights, activations, gradients: Of the operands of every product, forward and
-            backward. What is between products (biases, norms, activation functions,
-            sums) stays float32, as do the results of products.
-        tile: (rows, columns) of a block over the last two axes, such as (3, 3): one cast
-            serves the forward product and both gradients, transposed in place (CAMEL,
-            V-B). None lays blocks along the axis that each product adds along, so that
-            each operand is cast twice.
-        master: Of the weights between steps: of all parameters named `kernel`, in blocks
-            along the last axis but one, or in tiles. A format that truncates swallows
-            small updates; `stochastic` keeps their mean.
-    """
-
-    weights: NumberFormat = "float32"
-    activations: NumberFormat = "float32"
-    gradients: NumberFormat = "float32"
-    tile: tuple[int, int] | None = None
-    master: NumberFormat = "float32"
-
-    def __post_init__(self):
-        """Reads names.
-
-        Raises:
-            ValueError: If a name is none, `tile` is no pair of whole numbers, or it does
-                not fit a format: one without blocks of its size, such as an MX format.
-        """
-        if self.tile is not None:
-            object.__setattr__(self, "tile", _checked_tile(self.tile))
-        for name in (*CLASSES, "master"):
-            fmt = formats.checked(getattr(self, name), name)
-            object.__setattr__(self, name, fmt)
-            if self.tile is None or fmt in formats.PLAIN:
-                continue
-            size = math.prod(self.tile)
-            if not isinstance(fmt, bfp.Format) or fmt.block_size != size:
-                raise ValueError(
-                    f"`tile` (={self.tile}) needs blocks of {size} numbers, but "
-                    f"`{name}` is {formats.label(fmt)}; leave `tile` out, or give it a "
-                    "`bfp.Format` of that `block_size`."
-                )
-
-    @classmethod
-    def of(
-        cls, given: "NumberFormat | Mapping[str, NumberFormat]", **settings
-    ) -> "Formats":
-        """One format for all three classes, or a format by class.
-
-        Formats.of("bfp5")
-        Formats.of({"weights": "mxfp4_e2m1", "gradients": "mxfp8_e5m2"})
-
-        Raises:
-            ValueError: For an unknown class or name.
-        """
-        if not isinstance(given, Mapping):
-            return cls(**dict.fromkeys(CLASSES, given), **settings)
-        for name in given:
-            if name not in CLASSES:
-                raise ValueError(
-                    f"`{name}` is no class of tensors; {nearest(name, CLASSES)}"
-                )
-        return cls(**given, **settings)
-
-    def casts(self, product: Product, *, at_random: bool) -> Casts:
-        """Of one product; without `at_random` rounding is to the nearest instead."""
-        w = self.weights if product.has_weight else self.activations
-        found = (self.activations, w, self.gradients)
-        if not at_random:
-            found = tuple(map(formats.without_chance, found))
-        return Casts(*found, tile=self.tile)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether an operand is rounded at random."""
-        return any(formats.is_random(getattr(self, name)) for name in CLASSES)
-
-
-def _checked_tile(tile: Any) -> tuple[int, int]:
-    sizes = tuple(tile) if isinstance(tile, Sequence) else ()
-    if len(sizes) != 2 or not all(is_whole(n) and n > 0 for n in sizes):
-        raise ValueError(f"`tile` (={tile!r}) must be (rows, columns), such as (3, 3).")
-    return int(sizes[0]), int(sizes[1])
+from codesign.types import Array, PyTree, Scalar
 
 
 class InFormats(nn.Module):
@@ -124,9 +38,20 @@ class InFormats(nn.Module):
     Stochastic rounding draws of the key of the call (of the stream `rounding`, or else of
     `params` or `dropout`) without changing what dropout draws; a call without one
     (evaluation) rounds to the nearest instead. All steps of a scan have the same bits.
+    Outside of `jax.jit` a call that rounds at random, or is given widths or taps,
+    compiles all of its ops anew: jit it.
+
+    A module that another holds already, such as `InFormats(self.layer, ...)`, keeps its
+    parameters there. For another method than `__call__`, such as `encode`:
+
+        with casting(Formats.of("bfp5")):
+            code = module.apply(variables, x, method="encode")
+
+    The backward pass is one of its own, so that JAX has no forward-mode derivative
+    (`jax.jvp`, `jax.hessian`) of what is cast.
 
     Attributes:
-        module: Any Flax module.
+        module: Any Flax module whose `__call__` has no argument `mantissa_bits` or `taps`.
         formats: Of its products.
     """
 
@@ -139,15 +64,26 @@ class InFormats(nn.Module):
         return type(self.module).__name__
 
     def setup(self):
-        if not isinstance(self.formats, Formats):
+        _check(self.formats)
+        if not isinstance(self.module, nn.Module):
             raise TypeError(
-                f"`formats` (={self.formats!r}) must be `Formats`, such as "
-                '`Formats.of("bfp5")`.'
+                f"`module` (={self.module!r}) must be an instance of a "
+                "`flax.linen.Module`."
             )
-        # Bound in the place of this module, with its parameters, draws and names; under
-        # `nn.share_scope` the modules in its fields would draw others.
-        place = self.scope.rewound() if self.scope else None
-        object.__setattr__(self, "_bound", self.module.copy(parent=place))
+        if not isinstance(self.module, InFormats):
+            taken = inspect.signature(self.module).parameters
+            for name in ("mantissa_bits", "taps"):
+                if name in taken:
+                    raise TypeError(
+                        f"`{name}` is an argument of {self.label}, but `InFormats` takes "
+                        "it for its own; call it otherwise in the module."
+                    )
+        bound = self.module
+        if bound.parent is self:
+            # Bound in the place of this module, with its parameters, draws and names;
+            # under `nn.share_scope` the modules in its fields would draw others.
+            bound = bound.copy(parent=self.scope.rewound() if self.scope else None)
+        object.__setattr__(self, "_bound", bound)
 
     def __call__(
         self,
@@ -161,19 +97,26 @@ class InFormats(nn.Module):
         Args:
             mantissa_bits: [] or [2], of weights and of activations: real widths in place
                 of their formats' own, with a derivative. Block floating point only.
-            taps: By the name of a product, see `cast_product`.
+            taps: [3, 7] each, by the name of a product: see `cast_product` and
+                `operands.product_names`.
             *args, **kwargs: Of the module.
 
         Raises:
+            TypeError: If `formats` or `module` is none, the module has an argument
+                `mantissa_bits` or `taps`, or JAX traces `train` where a format is random
+                and there is no key.
             ValueError: If a format is random, `train` is set and there is no key; or
                 `mantissa_bits` has another shape, is out of range (a traced one makes
-                NaN), or has no block floating point to act on.
+                NaN), or has no block floating point to act on; or a tap has another
+                shape, or the name of no product.
         """
         widths = None if mantissa_bits is None else self._widths(mantissa_bits)
-        key = self._key(is_training=kwargs.get("train"))
-        taps = {} if taps is None else taps
-        with _Casting(self.formats, key, widths, taps).entered():
-            return self._bound(*args, **kwargs)
+        key = self._key(args, kwargs)
+        caster = _Casting(self.formats, key, widths, taps)
+        with caster.entered():
+            found = self._bound(*args, **kwargs)
+        caster.check_names()
+        return found
 
     def _widths(self, bits: Any) -> Array:
         """[2] of weights and of activations."""
@@ -184,19 +127,23 @@ class InFormats(nn.Module):
                     "`mantissa_bits` needs weights and activations in block floating "
                     f"point, but `{name}` is {formats.label(fmt)}."
                 )
-        is_traced = isinstance(bits, Tracer)
-        most = bfp.MAX_MANTISSA_BITS
-        fits = np.shape(bits) in ((), (2,))
-        if not is_traced:
-            fits &= bool(np.all((np.asarray(bits) >= 1) & (np.asarray(bits) <= most)))
+        widths, most = _real(bits), bfp.MAX_MANTISSA_BITS
+        fits = (
+            widths is not None
+            and widths.shape in ((), (2,))
+            and (
+                isinstance(widths, Tracer)
+                or bool(np.all((widths >= 1) & (widths <= most)))
+            )
+        )
         if not fits:
             raise ValueError(
                 f"`mantissa_bits` (={bits!r}) must be one number, or one for weights and "
                 f"one for activations, from 1 to {most}."
             )
-        return jnp.broadcast_to(jnp.asarray(bits, jnp.float32), (2,))
+        return jnp.broadcast_to(jnp.asarray(widths, jnp.float32), (2,))
 
-    def _key(self, *, is_training: Any) -> Array | None:
+    def _key(self, args: tuple, kwargs: dict[str, Any]) -> Array | None:
         """Words of the call's key; no counter moves, so that other draws stay."""
         if not self.formats.is_random or self.is_initializing():
             return None
@@ -205,12 +152,26 @@ class InFormats(nn.Module):
             if stream in streams:
                 rng = LazyRng.create(streams[stream], "formats")
                 return jax.random.key_data(rng.as_jax_rng())
-        if is_training:
+        if self._is_training(args, kwargs):
             raise ValueError(
                 "`key` is None, but the formats round at random in training; pass a key, "
                 "such as `jax.random.key(step)`."
             )
         return None
+
+    def _is_training(self, args: tuple, kwargs: dict[str, Any]) -> bool:
+        """What `train` says, by name, by position or by default."""
+        try:
+            given = inspect.signature(self.module).bind(*args, **kwargs)
+        except TypeError:  # of the module, which says it itself when it is called
+            return False
+        given.apply_defaults()
+        train = kwargs.get("train", given.arguments.get("train"))
+        if isinstance(train, Tracer):
+            raise TypeError(
+                f"{TRACED_TRAIN} Or pass a key, since the formats round at random."
+            )
+        return bool(train)
 
     def stored(self, params: PyTree, key: Array) -> PyTree:
         """Parameters as they are kept between steps: kernels in the master format.
@@ -218,17 +179,49 @@ class InFormats(nn.Module):
         Args:
             params: Of the module.
             key: For stochastic rounding.
+
+        Raises:
+            TypeError: If `key` is none.
         """
-        master, words = self.formats.master, jax.random.key_data(key)
+        master, words = self.formats.master, _words(key)
         tile = self.formats.tile if formats.has_width(master) else None
 
         def kept(path: tuple, leaf: Array) -> Array:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            if name.split("/")[-1] != "kernel" or jnp.ndim(leaf) < 2:
+            name = jax.tree_util.keystr(path[-1:], simple=True)
+            if name != "kernel" or jnp.ndim(leaf) < 2:
                 return leaf
-            return formats.cast(leaf, master, -2, words ^ _number(name), tile=tile)
+            bits = words ^ _number(jax.tree_util.keystr(path))
+            return formats.cast(leaf, master, -2, bits, tile=tile)
 
         return jax.tree_util.tree_map_with_path(kept, params)
+
+
+def _check(chosen: Any) -> None:
+    if not isinstance(chosen, Formats):
+        raise TypeError(
+            f'`formats` (={chosen!r}) must be `Formats`, such as `Formats.of("bfp5")`.'
+        )
+
+
+def _real(given: Any) -> np.ndarray | Array | None:
+    """An array of real numbers; None if it is none."""
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given))
+    try:
+        found = (jnp if is_traced else np).asarray(given)
+    except (TypeError, ValueError):
+        return None
+    kinds = np.floating, np.integer
+    return found if any(jnp.issubdtype(found.dtype, kind) for kind in kinds) else None
+
+
+def _words(key: Any) -> Array:
+    """[2] uint32 of a key."""
+    try:
+        return jax.random.key_data(key)
+    except TypeError:
+        raise TypeError(
+            f"`key` (={key!r}) must be a key, such as `jax.random.key(0)`."
+        ) from None
 
 
 def _number(name: str) -> Array:
@@ -244,19 +237,36 @@ class _Casting:
         chosen: Formats,
         key: Array | None,
         widths: Array | None,
-        taps: Mapping[str, Array],
+        taps: Mapping[str, Array] | None,
     ):
         self._formats, self._key, self._widths, self._taps = chosen, key, widths, taps
+        # Whether one trace serves all calls: it holds no array, and needs no name.
+        self._is_shared = key is None and widths is None and taps is None
+        if taps is not None:
+            _check_taps(taps)
         self._calls: list[nn.Module] = []  # the outermost first
         self._multiplied: list[nn.Module | None] = []  # once for each product
+        self._names: set[str] = set()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        with around_products(self._multiply), nn.intercept_methods(self._intercept):
+        alike = ("formats", self._formats) if self._is_shared else None
+        with (
+            around_products(self._multiply, alike=alike),
+            nn.intercept_methods(self._intercept),
+        ):
             yield
 
+    def check_names(self) -> None:
+        """Once all is called: that every tap had a product."""
+        for name in self._taps or ():
+            if name not in self._names:
+                known = nearest(name, self._names) if self._names else "it has none."
+                raise ValueError(f"`taps` names {name!r}, no product; {known}")
+
     def _multiply(self, product: Product, x: Array, w: Array) -> Array:
-        name = self.name()
+        name = self._name()
+        self._names.add(name)
         key = self._key
         if key is not None:
             key = key ^ _number(name)
@@ -265,10 +275,10 @@ class _Casting:
             # The product's own order: of its first operand, then of the second.
             widths = jnp.stack([widths[1], widths[0 if product.has_weight else 1]])
         casts = self._formats.casts(product, at_random=key is not None)
-        tap = self._taps.get(name)
+        tap = None if self._taps is None else self._taps.get(name)
         return cast_product(product, casts, x, w, key=key, widths=widths, tap=tap)
 
-    def name(self) -> str:
+    def _name(self) -> str:
         """Of the product at hand: its module's path, numbered from the second on.
 
         What counts are products of one object: Flax may trace the body of a scan twice,
@@ -277,17 +287,37 @@ class _Casting:
         module = self._calls[-1] if self._calls else None  # outside of any module
         self._multiplied.append(module)
         number = sum(each is module for each in self._multiplied)
-        path = "" if module is None else "/".join(module.path)
+        path = "#"  # that no module has
+        if module is not None:
+            path = "/".join(
+                re.sub("[%/#]", lambda found: f"%{ord(found[0]):X}", part)
+                for part in module.path
+            )
         return path if number == 1 else f"{path}#{number}"
 
     def _intercept(self, call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         self._calls.append(module)
         try:
-            with our_products(module, context.method_name):
+            anew = contextlib.nullcontext() if self._is_shared else traced_anew()
+            with our_products(module, context.method_name), anew:
                 return call(*args, **kwargs)
         finally:
             self._calls.pop()
+
+
+def _check_taps(taps: Any) -> None:
+    if not isinstance(taps, Mapping):
+        raise ValueError(
+            f"`taps` (={taps!r}) must be arrays {TAP_SHAPE} by the names of products, as "
+            "`operands.product_names` gives them."
+        )
+    for name, tap in taps.items():
+        if np.shape(tap) != TAP_SHAPE:
+            raise ValueError(
+                f"`taps[{name!r}]` has shape {np.shape(tap)}, but must be {TAP_SHAPE}: a "
+                "row for each class of operands."
+            )
 
 
 @contextlib.contextmanager
@@ -301,7 +331,11 @@ def casting(chosen: Formats, *, key: Array | None = None) -> Iterator[None]:
     Args:
         chosen: Formats.
         key: For stochastic rounding; without one it rounds to the nearest.
+
+    Raises:
+        TypeError: If `chosen` is no `Formats`, or `key` no key.
     """
-    words = None if key is None else jax.random.key_data(key)
-    with _Casting(chosen, words, None, {}).entered():
+    _check(chosen)
+    words = None if key is None else _words(key)
+    with _Casting(chosen, words, None, None).entered():
         yield

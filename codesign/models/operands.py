@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from codesign.kernels.cast_product import CLASSES
+from codesign.kernels.cast_product import CLASSES, TAP_SHAPE
 from codesign.models.formats import InFormats
 from codesign.models.network import Network
 from codesign.numerics.formats import Statistics
@@ -12,10 +12,12 @@ from codesign.types import Array, PyTree
 
 
 def product_names(network: Network) -> tuple[str, ...]:
-    """Names of the products that are cast, in the order of the call.
+    """Names of the products that are cast in training, in the order of the call.
 
     A name is the path of the product's module, such as `block/conv1`; further products of
-    one module are numbered, `attention#2`. What a scan repeats has one name.
+    one module are numbered, `attention#2`. What a scan repeats has one name, and so has a
+    function under `jax.jit` or `jax.checkpoint` that a module calls several times. In a
+    module's own name `/`, `#` and `%` are written `%2F`, `%23` and `%25`.
 
     Raises:
         TypeError: If the network's module is not `InFormats`.
@@ -27,7 +29,9 @@ def product_names(network: Network) -> tuple[str, ...]:
         variables = network.init(key)
         image = jnp.zeros((1, *network.image_shape), jnp.float32)
         mask = jnp.ones(network.num_sites)
-        return network.apply(variables, image, mask, train=False, taps=listed)[0]
+        return network.apply(variables, image, mask, train=True, key=key, taps=listed)[
+            0
+        ]
 
     jax.eval_shape(forward, jax.random.key(0))
     return tuple(listed)
@@ -64,15 +68,17 @@ def operand_statistics(
         key: For dropout and stochastic rounding.
 
     Returns:
-        `found["conv1"]["gradients"].flushed`, and so on. The `weights` of a product of two
-        maps, as in attention, are its second operand. Of a product that a scan repeats it
-        is the mean of all runs; of one that the loss does not depend on, NaN.
+        `found["conv1"]["gradients"].flushed`, and so on. Without tiles each operand is
+        cast twice, along another axis; these are of one cast: of weights and activations
+        for the forward product, of gradients for the gradient by the input. The `weights`
+        of a product of two maps, as in attention, are its second operand. Of a product
+        that a scan repeats it is the mean of all runs; of one that the loss does not
+        depend on, NaN.
 
     Raises:
         TypeError: If the network's module is not `InFormats`.
     """
     names = product_names(network)
-    size = len(CLASSES), len(Statistics._fields) + 1
 
     def loss(taps, variables, images, key):
         logits, _ = network.apply(
@@ -80,7 +86,7 @@ def operand_statistics(
         )
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
-    taps = {name: jnp.zeros(size) for name in names}
+    taps = {name: jnp.zeros(TAP_SHAPE) for name in names}
     found = jax.jit(jax.grad(loss))(taps, variables, images, key)
     return {
         name: {

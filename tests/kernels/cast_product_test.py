@@ -195,7 +195,7 @@ def test_slope_of_a_width_is_that_of_the_product(casts):
     # one: a difference is the slope. It is 0 where a format has no width.
     widths = jnp.array([2.5, 3.25])
     x, w = _normal(0, 12, 13), _normal(1, 13, 11)
-    g = jnp.round(_normal(2, 12, 11))  # which a cast keeps
+    g = _normal(2, 12, 11)
 
     @jax.jit
     def loss(widths):
@@ -207,6 +207,34 @@ def test_slope_of_a_width_is_that_of_the_product(casts):
         slope = (loss(widths + step) - loss(widths - step)) / 0.25
         np.testing.assert_allclose(slopes[i], slope, rtol=1e-3)
         assert (slope != 0) == (fmt is _WIDE)
+
+
+@pytest.mark.parametrize("tile", [None, (3, 3)])
+@pytest.mark.parametrize("gradients", ["float32", formats.by_name("bfp5")])
+@pytest.mark.parametrize("widths", [(1.5, 1.5), (4.3, 5.6)])
+def test_slope_of_a_width_is_the_difference_of_whole_widths(widths, gradients, tile):
+    # y = x w with x = (1 - a) x4 + a x5 and so on: by a the slope is (x5 - x4) w. What g
+    # is cast to, and along which axes its products have their blocks, is none of it.
+    x, w, g = _normal(0, 12, 20), _normal(1, 20, 7), _normal(2, 12, 7)
+    casts = Casts(_WIDE, _WIDE, gradients, tile)
+
+    @jax.jit
+    @jax.grad
+    def slopes(widths):
+        return jnp.vdot(g, _in_formats(dense, casts, {"widths": widths}, x, w))
+
+    def between(value, width, axis):
+        low, high = (
+            np.float64(tiled(value, fmt, tile) if tile else along(value, fmt, axis))
+            for fmt in (
+                dataclasses.replace(_WIDE, mantissa_bits=int(width) + i) for i in (0, 1)
+            )
+        )
+        return low + width % 1 * (high - low), high - low
+
+    (cast_x, by_x), (cast_w, by_w) = between(x, widths[0], 1), between(w, widths[1], 0)
+    expected = np.sum(g * (by_x @ cast_w)), np.sum(g * (cast_x @ by_w))
+    np.testing.assert_allclose(slopes(jnp.array(widths)), expected, rtol=1e-4)
 
 
 def test_each_use_of_an_operand_has_random_bits_of_its_own():
