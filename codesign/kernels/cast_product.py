@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from codesign.kernels.boundary import apart
 from codesign.kernels.named_op import named_op
 from codesign.kernels.product import Product
 from codesign.numerics import formats
@@ -89,7 +90,7 @@ def _product(product, casts, x, w, key, widths, tap):
 
 
 def _forward(product, casts, x, w, key, widths, tap):
-    to = _Casting(casts, key, widths)
+    to = _Casting(product, casts, key, widths)
     cast_x = to("forward x", x, product.axes.forward[0])
     cast_w = to("forward w", w, product.axes.forward[1])
     # With tiles one cast serves all three, unless the values themselves are asked for.
@@ -100,7 +101,7 @@ def _forward(product, casts, x, w, key, widths, tap):
 
 def _backward(product, casts, residuals, g):
     x, w, key, widths, tap = residuals
-    axes, to = product.axes, _Casting(casts, key, widths)
+    axes, to = product.axes, _Casting(product, casts, key, widths)
     g_x = to("dx g", g, axes.input_gradient[0])
     if not casts.tile:
         g_w = to("dw g", g, axes.weight_gradient[1])
@@ -138,13 +139,22 @@ _product.defvjp(_forward, _backward)
 class _Casting:
     """Casts the operands of one product, each with random bits of its own."""
 
-    def __init__(self, casts: Casts, key: Array | None, widths: Array | None):
+    def __init__(self, product: Product, casts: Casts, key, widths):
         self._casts, self._key, self._widths = casts, key, widths
+        # XLA:CPU would compute the cast once for each tap of an unfolded convolution.
+        self._is_unfolded = product.unshared is not None
 
     def __call__(self, use: str, value: Array, axis: int) -> Array:
         fmt, settings = self._settings(use, value)
         axis = axis if -value.ndim <= axis < value.ndim else -1  # of a single example
-        return formats.cast(value, fmt, axis, self._bits(use, fmt), **settings)
+        key = self._bits(use, fmt)
+
+        def cast(value):
+            return formats.cast(value, fmt, axis, key, **settings)
+
+        if self._is_unfolded and value.ndim == 4 and use[-1] != "w":
+            return apart(cast, value, after=[value])
+        return cast(value)
 
     def statistics(self, use: str, value: Array, axis: int) -> Array:
         fmt, settings = self._settings(use, value)

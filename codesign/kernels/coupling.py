@@ -10,6 +10,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Literal
 
+from codesign.kernels.boundary import apart, zero_after
 from codesign.numerics.rounding import straight_through
 from codesign.types import Array, PyTree, is_whole
 
@@ -322,7 +323,7 @@ class _Stack:
 
 
 def _apart(evaluate: Callable, floats: list[Array], x: Array, i: Array):
-    """`evaluate(floats, x)`, compiled for itself, and a 0 that needs all of its outcome."""
+    """`evaluate(floats, x)`, computed apart, and a 0 that needs all of its outcome."""
     made = []
 
     def run(floats, x):
@@ -332,42 +333,18 @@ def _apart(evaluate: Callable, floats: list[Array], x: Array, i: Array):
         made.append((tree, [given.get(id(leaf)) for leaf in leaves]))
         return value, aux, [leaf for leaf in leaves if id(leaf) not in given]
 
-    def never(floats, x):
-        del floats, x
-        return jax.tree.map(jnp.zeros_like, shapes)
-
-    shapes = jax.eval_shape(run, floats, x)
-    value, aux, kept = lax.cond(i + _zero([i]) == i, run, never, floats, x)
+    value, aux, kept = apart(run, floats, x, after=[i])
     tree, places = made[-1]
     own = iter(kept)
     pull = tree.unflatten(
         [next(own) if place is None else (*floats, x)[place] for place in places]
     )
-    return value, aux, pull, _zero(kept)
+    return value, aux, pull, zero_after(kept)
 
 
-@jax.custom_batching.custom_vmap
 def _once(i: Array, arrays: list[Array]) -> Array:
     """`i`, once `arrays` are there: what is sliced by it does not lie beside them."""
-    return i + _zero(arrays)
-
-
-@_once.def_vmap
-def _once_for_all(axis_size, is_batched, i, arrays):
-    del axis_size
-    arrays = [a[0] if b else a for a, b in zip(arrays, is_batched[1], strict=True)]
-    return _once(i, arrays), False
-
-
-def _zero(arrays: list[Array]) -> Array:
-    """0 that XLA does not know: it takes the first number of each array to compute."""
-    firsts = [
-        lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(())
-        for a in arrays
-        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
-    ]
-    sums = sum((first.astype(jnp.float32) for first in firsts), jnp.float32(0))
-    return (sums * 0 > 1).astype(jnp.int32)  # NaN > 1 is false, too
+    return i + zero_after(arrays)
 
 
 def _needed(fn: Callable[[list[Array]], PyTree], arrays: list[Array]) -> list[bool]:
