@@ -1,6 +1,7 @@
 """How fast arrays are cast to number formats, and what training in them takes."""
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from codesign.training import TrainConfig, init_state, make_optimizer, make_step
 
 _ASKED_SPEED = 0.3  # of x * c
 _TRUNCATE = bfp.Format(bias="tensor")
-_STOCHASTIC = bfp.Format(bias="tensor", rounding="stochastic", carry="renorm")
+_STOCHASTIC = bfp.Format(bias="tensor", rounding="stochastic")
+_UNBIASED = dataclasses.replace(_STOCHASTIC, carry="renorm")
 _BLOCKS = {"bfp5": 9, "mxfp8_e4m3": mx.BLOCK_SIZE}
 # Of a step over the plain one: what is asked with truncation, and with random rounding.
 _ASKED_STEP = {"dense": (1.2, 1.3), "vgg11": (1.15, 1.25)}
@@ -118,11 +120,12 @@ def steps(name: str, repeats: int, seed: int) -> list[Quantity]:
         "truncated": Formats.of(_TRUNCATE),
         "stochastic": Formats.of(_STOCHASTIC),
         "truncated, tiles": Formats.of(_TRUNCATE, tile=(3, 3)),
+        "stochastic, renorm": Formats.of(_UNBIASED),
     }
     runs = [build(None, seed), *(build(each, seed) for each in chosen.values())]
     times = interleaved(repeats, *runs)
     title = {"dense": "3 dense layers of 1024", "vgg11": "VGG-11, width 0.25"}[name]
-    asked = (*_ASKED_STEP[name], None)
+    asked = (*_ASKED_STEP[name], None, None)
     return [
         row(
             "step_ratio",
