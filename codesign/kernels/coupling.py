@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Literal
 
 from codesign.kernels.boundary import apart, zero_after
 from codesign.numerics.rounding import straight_through
@@ -350,11 +349,11 @@ def _once(i: Array, arrays: list[Array]) -> Array:
 def _needed(fn: Callable[[list[Array]], PyTree], arrays: list[Array]) -> list[bool]:
     """Which of `arrays` the outcome of `fn(arrays)` depends on."""
     jaxpr = jax.make_jaxpr(fn)(arrays).jaxpr
-    needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    needed = {*map(id, jaxpr.outvars)}
     for equation in reversed(jaxpr.eqns):
-        if not needed.isdisjoint(equation.outvars):
-            needed.update(v for v in equation.invars if not isinstance(v, Literal))
-    return [v in needed for v in jaxpr.invars]
+        if not needed.isdisjoint(map(id, equation.outvars)):
+            needed.update(map(id, equation.invars))
+    return [id(variable) in needed for variable in jaxpr.invars]
 
 
 def _at(leaf: Array, i: Array) -> Array:
