@@ -10,12 +10,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from codesign.kernels.boundary import apart, zero_after
-from codesign.numerics.rounding import straight_through
+from codesign.numerics import lattice
 from codesign.types import Array, PyTree, is_whole
 
 Residual = Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
-
-_EXACT_INTEGERS = 2**24  # a float32 holds all whole numbers up to this one
 
 
 class Streams(NamedTuple):
@@ -96,18 +94,6 @@ def invert(
     """Inputs of `couple` from its outputs; arguments and errors as there."""
     stack = _Stack.of(f1, f2, blocks, shared, streams, fraction_bits)
     return stack.inverse(Streams(*streams))
-
-
-def to_lattice(x: Array, fraction_bits: int) -> Array:
-    """Nearest multiples of 2^-fraction_bits, with the gradient of `x`; 0 has no sign."""
-    rounded = _rounded(lax.stop_gradient(x), fraction_bits)
-    return straight_through(x, jnp.where(rounded == 0, 0.0, rounded))
-
-
-def _rounded(x: Array, fraction_bits: int | None) -> Array:
-    if fraction_bits is None:
-        return x
-    return jnp.round(x * 2.0**fraction_bits) * 2.0**-fraction_bits
 
 
 class _Value(NamedTuple):
@@ -310,13 +296,13 @@ class _Stack:
             ]
             return tree.unflatten(again)(cotangent)[1]
 
-        value = _rounded(value, self.fraction_bits)
+        value = lattice.nearest(value, self.fraction_bits)
         return _Value(value, aux, pull_leaves, pull_input, used)
 
     def _num_beyond(self, *arrays: Array) -> Array:
         if self.fraction_bits is None:
             return jnp.int32(0)
-        limit = _EXACT_INTEGERS * 2.0**-self.fraction_bits
+        limit = lattice.largest(self.fraction_bits)
         beyond = [jnp.sum(~(jnp.abs(a) <= limit), dtype=jnp.int32) for a in arrays]
         return sum(beyond, jnp.int32(0))
 

@@ -10,7 +10,8 @@ from flax import core
 from flax.core.scope import subtract_filters
 from jax.core import Tracer
 
-from codesign.kernels.coupling import Coupled, Streams, couple, invert, to_lattice
+from codesign.kernels.coupling import Coupled, Streams, couple, invert
+from codesign.numerics.lattice import largest, to_lattice
 from codesign.types import Array, PyTree, is_whole
 
 _PLACES = {"f1": "residual1", "f2": "residual2"}  # of their variables
@@ -167,7 +168,7 @@ class ReversibleStack(nn.Module):
             if count:
                 raise ValueError(
                     f"{count} values of the streams left the lattice's range of "
-                    f"{2.0 ** (24 - self.fraction_bits):g}, so that the inverse is not "
+                    f"{largest(self.fraction_bits):g}, so that the inverse is not "
                     f"exact; lower `fraction_bits` (={self.fraction_bits}), scale the "
                     "residual functions down, or pass None for float streams."
                 )

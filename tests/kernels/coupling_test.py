@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from codesign.kernels.coupling import Streams, couple, invert, to_lattice
+from codesign.kernels.coupling import Streams, couple, invert
+from codesign.numerics.lattice import to_lattice
 
 _DEPTH, _ROWS, _WIDTH = 6, 5, 8
 
@@ -254,14 +255,6 @@ def test_values_out_of_range_are_counted():
     assert couple(f, f, blocks, (), streams, fraction_bits=12).num_overflows == 3
     assert couple(f, f, blocks, (), streams, fraction_bits=11).num_overflows == 0
     assert couple(f, f, blocks, (), streams).num_overflows == 0
-
-
-def test_the_lattice_has_its_points_and_the_gradient_of_the_input():
-    x = jnp.array([0.3, -0.1, 0.125, -0.9])
-    np.testing.assert_array_equal(to_lattice(x, 2), [0.25, 0.0, 0.0, -1.0])
-    assert not np.signbit(to_lattice(x, 2)[1])
-    slope = jax.grad(lambda x: jnp.sum(to_lattice(x, 2) * jnp.arange(4.0)))(x)
-    np.testing.assert_array_equal(slope, np.arange(4))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 
 from codesign import models
 from codesign.kernels.convolution import convolution
-from codesign.kernels.coupling import to_lattice
 from codesign.models.formats import Formats, InFormats, casting
 from codesign.models.norm import MaskedBatchNorm
 from codesign.models.operands import operand_statistics, product_names
 from codesign.models.reversible import ReversibleStack
 from codesign.numerics import bfp
+from codesign.numerics.lattice import to_lattice
 from tests.models.arrays import assert_same, normal
 
 _DEPTH = 3

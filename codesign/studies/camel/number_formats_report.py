@@ -59,7 +59,7 @@ def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
     drawn = {
         figure.name: figure for figure in figures(config, found, compared, operands)
     }
-    errors = drawn.pop("error_by_layer", None)
+    by_layer = drawn.pop("error_by_layer", None)
     table, saturation = _table(config, compared), _accumulator_table(config, found)
     about = Paragraph(
         "All operands of all products are cast, forward and backward: weights, "
@@ -73,7 +73,8 @@ def report(config: NumberFormatsConfig, found: Runs) -> frame.Report:
             frame.Section("Formats side by side", [about, table]),
             frame.Section("Accuracy", [*drawn.values()]),
             frame.Section(
-                "Operands", [*([errors] if errors else []), *_operand_tables(operands)]
+                "Operands",
+                [*([by_layer] if by_layer else []), *_operand_tables(operands)],
             ),
             frame.Section("Accumulators", [saturation] if saturation.rows else []),
         ],

@@ -12,8 +12,9 @@ from jax import lax
 from matplotlib.axes import Axes
 
 from codesign.kernels.convolution import convolution
-from codesign.kernels.coupling import Streams, couple, to_lattice
+from codesign.kernels.coupling import Streams, couple
 from codesign.kernels.dense import dense
+from codesign.numerics.lattice import to_lattice
 from codesign.records import StrPath
 from codesign.records.settings import setting
 from codesign.report import Column, Paragraph, Quantity, Table, canvas
