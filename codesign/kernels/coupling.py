@@ -173,7 +173,8 @@ class _Stack:
             y2 = x2 + first.value
             second = self._evaluate(1, _once(i, [y2]), blocks, shared, y2)
             y1 = x1 + second.value
-            num_beyond = self._num_beyond(y1, y2) + first.used + second.used
+            num_beyond = lattice.num_beyond([y1, y2], self.fraction_bits)
+            num_beyond += first.used + second.used
             return Streams(y1, y2), ((first.aux, second.aux), num_beyond)
 
         streams, (aux, beyond) = lax.scan(step, streams, jnp.arange(self.depth))
@@ -264,7 +265,7 @@ class _Stack:
 
         def evaluate(floats, x):
             def f(floats, x):
-                leaves = _merged(floats, [*block, *shared], is_float)
+                leaves = _spread(floats, is_float, [*block, *shared])
                 return self.functions[k](leaves[: len(block)], leaves[len(block) :], x)
 
             if self.fraction_bits is not None:
@@ -298,13 +299,6 @@ class _Stack:
 
         value = lattice.nearest(value, self.fraction_bits)
         return _Value(value, aux, pull_leaves, pull_input, used)
-
-    def _num_beyond(self, *arrays: Array) -> Array:
-        if self.fraction_bits is None:
-            return jnp.int32(0)
-        limit = lattice.largest(self.fraction_bits)
-        beyond = [jnp.sum(~(jnp.abs(a) <= limit), dtype=jnp.int32) for a in arrays]
-        return sum(beyond, jnp.int32(0))
 
 
 def _apart(evaluate: Callable, floats: list[Array], x: Array, i: Array):
@@ -350,23 +344,18 @@ def _chosen(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
     return [value for value, flag in zip(values, flags, strict=True) if flag]
 
 
-def _spread(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
-    """`values` at the places of `flags`, None at the others."""
-    rest = iter(values)
-    return [next(rest) if flag else None for flag in flags]
-
-
-def _merged(values, others, flags):
-    """`values` at the places of `flags`, `others` elsewhere."""
-    rest = iter(values)
+def _spread(
+    values: Sequence[Any], flags: Sequence[bool], others: Sequence[Any] = ()
+) -> list[Any]:
+    """`values` at the places of `flags`, `others` or None elsewhere."""
+    rest, others = iter(values), others or [None] * len(flags)
     return [next(rest) if f else o for o, f in zip(others, flags, strict=True)]
 
 
 def _instantiated(cotangent: Any) -> Array:
-    if not isinstance(cotangent, SymbolicZero):
-        return cotangent
-    shaped: Any = cotangent.aval
-    return jnp.zeros(shaped.shape, shaped.dtype)
+    shaped: Any = getattr(cotangent, "aval", None)
+    is_zero = isinstance(cotangent, SymbolicZero)
+    return jnp.zeros(shaped.shape, shaped.dtype) if is_zero else cotangent
 
 
 def _check_streams(streams: Streams, fraction_bits: int | None) -> None:

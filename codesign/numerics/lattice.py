@@ -1,5 +1,7 @@
 """A lattice of multiples of 2^-fraction_bits, on which float32 adds without rounding."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -25,3 +27,12 @@ def nearest(x: Array, fraction_bits: int | None) -> Array:
 def largest(fraction_bits: int) -> float:
     """Magnitude up to which float32 holds every point, and so adds exactly."""
     return _EXACT_INTEGERS * 2.0**-fraction_bits
+
+
+def num_beyond(arrays: Sequence[Array], fraction_bits: int | None) -> Array:
+    """[] int32: values of `arrays` beyond the largest point, NaN too; 0 for None."""
+    if fraction_bits is None:
+        return jnp.int32(0)
+    most = largest(fraction_bits)
+    found = [jnp.sum(~(jnp.abs(a) <= most), dtype=jnp.int32) for a in arrays]
+    return sum(found, jnp.int32(0))
