@@ -74,6 +74,7 @@ class MobileNetV2(nn.Module):
                 x = conv_norm(x, outer)
                 if stride == 1 and x.shape == shortcut.shape:
                     x = shortcut + x
+                self.sow("intermediates", "tap", x)
         x = nn.relu6(conv_norm(x, _channels(_LAST * max(1.0, self.width))))
         x = global_average_pool(x)
         return Dense(

@@ -8,7 +8,9 @@ A new file in this folder is found by itself:
         width: float = 1.0
         initialisation: str = "pytorch"  # of `layers.Conv` and `layers.Dense`
 
-The search of placements sets these three; further fields are settings of `create`.
+The search of placements sets these three; further fields are settings of `create`. Maps
+that a branch beside the network may read are taps, `self.sow("intermediates", "tap", x)`
+with x [B, h, w, C], in the order of the calls.
 """
 
 import dataclasses

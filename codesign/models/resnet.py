@@ -1,4 +1,4 @@
-"""ResNet-18 for small images and ResNet-50, with a BN site after each convolution."""
+"""ResNets with a BN site after each convolution, and a tap behind each block."""
 
 import flax.linen as nn
 
@@ -63,6 +63,7 @@ class ResNet18(nn.Module):
                     projection += 1
                     x = conv_norm(x, projection, channels(features), stride, 1)
                 x = nn.relu(x + y)
+                self.sow("intermediates", "tap", x)
         x = global_average_pool(x)
         return Dense(
             self.num_classes, initialisation=self.initialisation, name="classifier"
@@ -113,6 +114,7 @@ class ResNet50(nn.Module):
                 x = conv_norm(x, number + 3, outer, 1)
                 number += 3
                 x = nn.relu(shortcut + x)
+                self.sow("intermediates", "tap", x)
         x = global_average_pool(x)
         return Dense(
             self.num_classes, initialisation=self.initialisation, name="classifier"

@@ -17,7 +17,8 @@ class VGG(nn.Module):
     """Blocks of convolutions, BN sites C1..CN in order, and one classifier.
 
     A 2x2 max-pool ends each block. Images of 32x32 reach the classifier as 1x1 maps; a
-    larger map is averaged, and a pool that would shrink a map below 1x1 is skipped.
+    larger map is averaged, and a pool that would shrink a map below 1x1 is skipped. A
+    tap stands behind each ReLU.
     """
 
     depths: tuple[int, ...]  # convolutions of each block
@@ -38,6 +39,7 @@ class VGG(nn.Module):
                 )
                 norm = MaskedBatchNorm(site - 1, name=f"norm{site}")
                 x = nn.relu(norm(conv(x), bn_mask, train=train))
+                self.sow("intermediates", "tap", x)
             x = max_pool(x)
         x = global_average_pool(x)
         return Dense(
