@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from codesign.kernels.named_op import uncounted
 from codesign.types import Array
 
 
-@jax.custom_batching.custom_vmap
 def zero_after(arrays: Sequence[Array]) -> Array:
     """[] int32: 0, but XLA does not know, and takes a number of each array to compute it.
 
@@ -18,22 +18,29 @@ def zero_after(arrays: Sequence[Array]) -> Array:
     would have it: that one is gone before XLA:CPU fuses and schedules. Under `vmap` it
     stays one number. Random keys are left out.
     """
-    firsts = [
-        lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(())
-        for a in arrays
-        if a.size and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    kept = [
+        a for a in arrays if a.size and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
     ]
+    return uncounted(_zero, *kept) if kept else jnp.int32(0)
+
+
+def _zero(*arrays):
+    return _zero_of_all(arrays)
+
+
+@jax.custom_batching.custom_vmap
+def _zero_of_all(arrays):
+    firsts = [lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(()) for a in arrays]
     sums = sum((first.astype(jnp.float32) for first in firsts), jnp.float32(0))
     return (sums * 0 > 1).astype(jnp.int32)  # NaN > 1 is false, too
 
 
-@zero_after.def_vmap
-def _zero_after_all(axis_size, is_batched, arrays):
+@_zero_of_all.def_vmap
+def _zero_of_batches(axis_size, is_batched, arrays):
     del axis_size
     (flags,) = is_batched
-    return zero_after(
-        [a[0] if b else a for a, b in zip(arrays, flags, strict=True)]
-    ), False
+    firsts = [a[0] if b else a for a, b in zip(arrays, flags, strict=True)]
+    return _zero_of_all(tuple(firsts)), False
 
 
 def apart(fn: Callable[..., Any], *operands: Any, after: Sequence[Array]) -> Any:
