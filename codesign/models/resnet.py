@@ -1,5 +1,7 @@
 """ResNets with a BN site after each convolution, and a tap behind each block."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 
 from codesign.kernels.pooling import global_average_pool, max_pool
@@ -8,8 +10,7 @@ from codesign.models.norm import MaskedBatchNorm
 from codesign.models.registry import register
 from codesign.types import Array
 
-_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride; two blocks each
-_NUM_MAIN = 17  # the stem and two convolutions in each of eight blocks
+_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride of the first block
 _PAPER_SITES = tuple(f"C{n}" for n in (3, 6, 7, *range(9, 18)))  # DeepTrain, VI-D
 
 
@@ -28,13 +29,10 @@ def _conv(
     )
 
 
-@register("resnet18", title="ResNet-18", num_sites=20, paper_sites=_PAPER_SITES)
-class ResNet18(nn.Module):
-    """He et al., CVPR 2016, with the 3x3 stride-1 stem usual for 32x32 images.
+class _BasicResNet(nn.Module):
+    """Blocks of two convolutions, behind the 3x3 stem of stride 1 for 32x32 images."""
 
-    Sites: C1 the stem, C2..C17 the main path in order, C18..C20 the three 1x1
-    projections. Convolutions keep their bias, since their BN may be absent.
-    """
+    depths: ClassVar[tuple[int, ...]]  # blocks of each stage
 
     num_classes: int
     width: float = 1.0
@@ -42,7 +40,7 @@ class ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, bn_mask: Array, *, train: bool) -> Array:
-        """[B, H, W, C] and a mask [20] -> logits [B, num_classes]."""
+        """[B, H, W, C] and a mask [num_sites] -> logits [B, num_classes]."""
 
         def conv_norm(x, number, features, stride=1, kernel_size=3):
             conv = _conv(number, features, kernel_size, stride, self.initialisation)
@@ -52,14 +50,15 @@ class ResNet18(nn.Module):
         def channels(features):
             return max(1, round(features * self.width))
 
-        number, projection = 1, _NUM_MAIN
+        number, projection = 1, 1 + 2 * sum(self.depths)
         x = nn.relu(conv_norm(x, number, channels(_STAGES[0][0])))
-        for stage, (features, first_stride) in enumerate(_STAGES):
-            for stride in (first_stride, 1):
+        for depth, (features, first_stride) in zip(self.depths, _STAGES, strict=True):
+            for block in range(depth):
+                stride = first_stride if block == 0 else 1
                 y = nn.relu(conv_norm(x, number + 1, channels(features), stride))
                 y = conv_norm(y, number + 2, channels(features))
                 number += 2
-                if stage > 0 and stride != 1:
+                if stride != 1:
                     projection += 1
                     x = conv_norm(x, projection, channels(features), stride, 1)
                 x = nn.relu(x + y)
@@ -68,6 +67,27 @@ class ResNet18(nn.Module):
         return Dense(
             self.num_classes, initialisation=self.initialisation, name="classifier"
         )(x)
+
+
+@register("resnet18", title="ResNet-18", num_sites=20, paper_sites=_PAPER_SITES)
+class ResNet18(_BasicResNet):
+    """He et al., CVPR 2016, with the 3x3 stride-1 stem usual for 32x32 images.
+
+    Sites: C1 the stem, C2..C17 the main path in order, C18..C20 the three 1x1
+    projections. Convolutions keep their bias, since their BN may be absent.
+    """
+
+    depths = (2, 2, 2, 2)
+
+
+@register("resnet34", title="ResNet-34", num_sites=36)
+class ResNet34(_BasicResNet):
+    """He et al., CVPR 2016; stem, projections and biases as in `ResNet18`.
+
+    Sites: C1 the stem, C2..C33 the main path in order, C34..C36 the three projections.
+    """
+
+    depths = (3, 4, 6, 3)
 
 
 _BOTTLENECKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # and blocks, stride

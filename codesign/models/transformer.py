@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from codesign.models.attention import MultiHeadAttention
+from codesign.models.attention import MultiHeadAttention, check_heads
 from codesign.models.layers import Dense, Dropout
 from codesign.models.norm import LayerNorm
 from codesign.models.registry import register
@@ -31,11 +31,7 @@ class Transformer(nn.Module):
 
     def __post_init__(self):
         """Raises ValueError unless the heads share the hidden width evenly."""
-        if self.hidden % self.num_heads:
-            raise ValueError(
-                f"`hidden` (={self.hidden}) must be a multiple of `num_heads` "
-                f"(={self.num_heads})."
-            )
+        check_heads(self.hidden, self.num_heads)
         super().__post_init__()
 
     @nn.compact

@@ -13,7 +13,7 @@ from codesign.models.layers import Conv, Dense
 
 _SITES = {
     **{"vgg11": 8, "vgg16": 13, "vgg19": 16, "resnet18": 20},
-    **{"resnet50": 53, "mobilenetv2": 52},
+    **{"resnet34": 36, "resnet50": 53, "mobilenetv2": 52},
 }
 
 

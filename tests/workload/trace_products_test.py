@@ -38,14 +38,14 @@ def _vgg(depth):
     return macs + 512 * 10
 
 
-def _resnet18():
-    """He et al.: 3 x 3 stem, then four stages of two blocks of two convolutions."""
+def _resnet(*depths):
+    """He et al.: 3 x 3 stem, then four stages of blocks of two convolutions."""
     side, before, macs = 32, 64, 9 * 3 * 64 * 32**2
-    for features in (64, 128, 256, 512):
+    for features, depth in zip((64, 128, 256, 512), depths, strict=True):
         if features != before:
             side //= 2
             macs += before * features * side**2  # projection
-        macs += 9 * before * features * side**2 + 3 * 9 * features**2 * side**2
+        macs += 9 * (before + (2 * depth - 1) * features) * features * side**2
         before = features
     return macs + 512 * 10
 
@@ -85,7 +85,8 @@ COUNTS = {
     "vgg11": functools.partial(_vgg, 11),
     "vgg16": functools.partial(_vgg, 16),
     "vgg19": functools.partial(_vgg, 19),
-    "resnet18": _resnet18,
+    "resnet18": functools.partial(_resnet, 2, 2, 2, 2),
+    "resnet34": functools.partial(_resnet, 3, 4, 6, 3),
     "resnet50": _resnet50,
     "mobilenetv2": _mobilenetv2,
 }
