@@ -190,7 +190,10 @@ def test_wrong_download_leaves_nothing(cache, served):
     assert not list((cache / "tiny").iterdir())
 
 
-@pytest.mark.parametrize("known", [cifar.CIFAR10, idx.MNIST, idx.FASHION_MNIST])
+_PUBLISHED = [cifar.CIFAR10, cifar.CIFAR100, idx.MNIST, idx.FASHION_MNIST]
+
+
+@pytest.mark.parametrize("known", _PUBLISHED)
 def test_tables_are_well_formed(known):
     digits = {"md5": 32, "sha256": 64}
     described = (*known.files, *known.downloads)
