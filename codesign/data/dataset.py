@@ -6,6 +6,7 @@ and nested, so that a smaller subset is the beginning of a larger one.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -162,6 +163,56 @@ class Dataset:
             std=std,
             augmentation=Augmentation(),
             class_names=tuple(str(label) for label in range(num_classes)),
+        )
+
+    def of_classes(self, classes: Sequence[int]) -> "Dataset":
+        """The data set of some classes, which become 0, 1, ... in the order given.
+
+        Every example stays in its split and keeps its place among those left. The mean
+        and the deviation are those of the training images left. With
+        `digits.of_classes(range(5))` a network learns one half of the digits, to be
+        adapted to `digits.of_classes(range(5, 10))`.
+
+        Args:
+            classes: At least two labels, each once.
+
+        Raises:
+            ValueError: If `classes` are fewer than two, repeat one, or name one that
+                is not there, or if a split has no example of them.
+        """
+        classes = list(classes)
+        if len(classes) < 2 or len(set(classes)) < len(classes):
+            raise ValueError(
+                f"`classes` (={classes}) must be at least two labels, each once."
+            )
+        for label in classes:
+            if not is_whole(label) or not 0 <= label < self.num_classes:
+                raise ValueError(
+                    f"`classes` holds {label!r}, but the {self.num_classes} classes of "
+                    f"{self.name!r} are 0..{self.num_classes - 1}."
+                )
+        new_labels = np.full(self.num_classes, -1, np.int32)
+        new_labels[classes] = np.arange(len(classes))
+        splits = {}
+        for part in ("train", "validation", "test"):
+            split = getattr(self, part)
+            chosen = np.flatnonzero(new_labels[split.labels] >= 0)
+            if not chosen.size:
+                raise ValueError(
+                    f"`classes` (={classes}) have no example in `{part}` of "
+                    f"{self.name!r}; load more of it, or choose other classes."
+                )
+            left = split.take(chosen)
+            splits[part] = dataclasses.replace(left, labels=new_labels[left.labels])
+        mean, std = channel_statistics(splits["train"].images)
+        return dataclasses.replace(
+            self,
+            **splits,
+            name=f"{self.name}[{','.join(map(str, classes))}]",
+            num_classes=len(classes),
+            mean=mean,
+            std=std,
+            class_names=tuple(self.class_names[label] for label in classes),
         )
 
     def digest(self) -> str:

@@ -172,3 +172,50 @@ def test_labels_beyond_the_classes_are_refused_in_a_dataset_of_parts(part, label
         dataclasses.replace(dataset, **wrong)
     with pytest.raises(ValueError, match=r"`num_classes` \(=4.0\)"):
         dataclasses.replace(dataset, num_classes=4.0)
+
+
+def test_some_classes_by_hand():
+    images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
+    whole = Dataset.from_arrays(images, np.arange(60) % 4)  # image i is of class i % 4
+    some = whole.of_classes([3, 1])
+    assert (some.num_classes, some.class_names) == (2, ("3", "1"))
+    assert some.name == "arrays[3,1]"
+    for part in ("train", "validation", "test"):
+        before, after = getattr(whole, part), getattr(some, part)
+        kept = [i for i in before.images.ravel().tolist() if i % 2]
+        assert after.images.ravel().tolist() == kept
+        assert after.labels.tolist() == [0 if i % 4 == 3 else 1 for i in kept]
+    pixels = some.train.images / 255
+    np.testing.assert_allclose(some.mean, [pixels.mean()], rtol=1e-12)
+    np.testing.assert_allclose(some.std, [pixels.std()], rtol=1e-12)
+    assert some.digest() != whole.of_classes([1, 3]).digest()
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(4)), cut=st.integers(2, 4))
+def test_some_classes_of_some_are_some_of_all(order, cut):
+    whole = Dataset.from_arrays(*_arrays())
+    twice = whole.of_classes(order).of_classes(range(cut))
+    assert twice.digest() == whole.of_classes(order[:cut]).digest()
+
+
+@pytest.mark.parametrize(
+    ("classes", "match"),
+    [
+        ([0], r"`classes` \(=\[0\]\) must be at least two"),
+        ([0, 1, 0], "each once"),
+        ([0, 4], r"holds 4, but the 4 classes of 'arrays' are 0\.\.3"),
+        ([-1, 0], "holds -1"),
+        ([0, 1.0], "holds 1.0"),
+        ("01", "holds '0'"),
+    ],
+)
+def test_classes_that_are_none_are_refused(classes, match):
+    with pytest.raises(ValueError, match=match):
+        Dataset.from_arrays(*_arrays()).of_classes(classes)
+
+
+def test_classes_without_examples_are_refused():
+    whole = Dataset.from_arrays(*_arrays(), num_classes=6)
+    with pytest.raises(ValueError, match=r"have no example in `train` of 'arrays'"):
+        whole.of_classes([4, 5])
