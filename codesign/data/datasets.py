@@ -9,21 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from codesign.data import resize
+from codesign.data import partition, resize
 from codesign.data.augment import Augmentation
-from codesign.data.dataset import (
-    Dataset,
-    Split,
-    channel_statistics,
-    stratified_order,
-)
+from codesign.data.dataset import Dataset, Split, channel_statistics
 from codesign.types import is_whole
 
 _MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
 _MAX_IMAGE_SIZE = 4096  # a single image is then 48 MiB
 _NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to
-_HELD_OUT = 0.1  # of a published training part, for validation
-_TRAIN, _VALIDATION = 0.6, 0.2  # of a set that is published in one part
 
 DataDir = str | os.PathLike[str] | None
 
@@ -102,26 +95,16 @@ def load(
             f"`image_size` (={size!r}) must be a whole number >= {_MIN_IMAGE_SIZE} and <= "
             f"{_MAX_IMAGE_SIZE}; leave it out for {source.image_size}."
         )
-    if not is_whole(seed) or not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` (={seed!r}) must be a whole number in 0..2**32-1.")
-    requests = {"train": num_train, "validation": num_validation, "test": num_test}
-    for part, number in requests.items():  # before reading, which may take seconds
-        if number is not None and (not is_whole(number) or number < 1):
-            raise ValueError(
-                f"`num_{part}` (={number!r}) must be a whole number >= 1; leave it out "
-                "for all images there are."
-            )
+    sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+    seed = partition.checked(sizes, seed)  # before reading, which may take seconds
 
-    pools = _split(*source.read(data_dir), int(seed))
+    train, test = source.read(data_dir)
+    test_labels = None if test is None else test.labels
+    chosen = partition.partition(train.labels, test_labels, sizes, seed, name)
     splits = {}
-    for part, (whole, order) in pools.items():
-        number = requests[part] or len(order)
-        if number > len(order):
-            raise ValueError(
-                f"`num_{part}` (={number}) exceeds the {len(order)} {part} images of "
-                f"{name!r}; ask for fewer, or leave it out for all."
-            )
-        taken = whole.take(order[:number])
+    for part, (origin, indices) in chosen.items():
+        whole = test if test is not None and origin == "test" else train
+        taken = whole.take(indices)
         images = _fit(taken.images, int(size), source.padded_size)
         splits[part] = Split(images=images, labels=taken.labels)
     mean, std = channel_statistics(splits["train"].images)
@@ -135,27 +118,6 @@ def load(
         augmentation=dataclasses.replace(source.augmentation, crop_padding=round(crop)),
         class_names=source.class_names,
     )
-
-
-def _split(
-    train: Split, test: Split | None, seed: int
-) -> dict[str, tuple[Split, np.ndarray]]:
-    """For each split, where its images are and their indices, most needed first."""
-    order = stratified_order(train.labels, seed)
-    if test is None:
-        first = round(_TRAIN * len(order))
-        second = first + round(_VALIDATION * len(order))
-        return {
-            "train": (train, order[:first]),
-            "validation": (train, order[first:second]),
-            "test": (train, order[second:]),
-        }
-    first = len(order) - round(_HELD_OUT * len(order))
-    return {
-        "train": (train, order[:first]),
-        "validation": (train, order[first:]),
-        "test": (test, stratified_order(test.labels, seed)),
-    }
 
 
 def _fit(images: np.ndarray, size: int, padded_size: int | None) -> np.ndarray:

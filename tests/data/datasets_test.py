@@ -149,7 +149,7 @@ def test_only_photographs_are_flipped(name):
         ({"num_test": True}, r"`num_test` \(=True\)"),
         (
             {"num_train": 1079},
-            r"`num_train` \(=1079\) exceeds the 1078 train images of",
+            r"`num_train` \(=1079\) exceeds the 1078 train examples of",
         ),
         ({"num_validation": 400}, r"`num_validation` \(=400\) exceeds the 359"),
         ({"num_test": 361}, r"`num_test` \(=361\) exceeds the 360"),
