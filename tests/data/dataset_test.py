@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.data import Dataset, Split, normalise
+from codesign.data import Augmentation, Dataset, Split, normalise
 from codesign.data.dataset import channel_statistics, stratified_order
 
 
@@ -219,3 +219,53 @@ def test_classes_without_examples_are_refused():
     whole = Dataset.from_arrays(*_arrays(), num_classes=6)
     with pytest.raises(ValueError, match=r"have no example in `train` of 'arrays'"):
         whole.of_classes([4, 5])
+
+
+def _texts(labels):
+    tokens = np.arange(3 * len(labels), dtype=np.int32).reshape(-1, 3)
+    return Split(images=tokens, labels=np.asarray(labels))
+
+
+def _text_set(labels=np.int32, **settings):
+    split = _texts(np.array([0, 1, 2, 0, 1, 2], labels))
+    facts = {"name": "texts", "train": split, "validation": split, "test": split}
+    facts |= {"num_classes": 3, "mean": (), "std": (), "class_names": tuple("abc")}
+    return Dataset(**(facts | {"augmentation": Augmentation()} | settings))
+
+
+def test_tokens_are_rows_and_have_no_statistics():
+    dataset = _text_set()
+    assert channel_statistics(dataset.train.images) == ((), ())
+    some = dataset.of_classes([2, 0])
+    np.testing.assert_array_equal(some.test.labels, [1, 0, 1, 0])
+    np.testing.assert_array_equal(
+        some.test.images, dataset.test.images[dataset.test.labels != 1]
+    )
+    assert (some.mean, some.std, some.class_names) == ((), (), ("c", "a"))
+    images = np.zeros((2, 3, 3, 1), np.int32)
+    with pytest.raises(
+        ValueError, match=r"or tokens, int32 \[N, T\], got int32 \[2, 3"
+    ):
+        Split(images=images, labels=np.zeros(2, np.int32))
+    with pytest.raises(
+        ValueError, match=r"uint8 or float32 \[N, H, W, C\].*uint8 \[2,"
+    ):
+        Split(images=np.zeros((2, 3), np.uint8), labels=np.zeros(2, np.int32))
+
+
+def test_numbers_are_labels_of_one_class():
+    numbers = np.array([0, 2.5, 5], np.float32)
+    dataset = _text_set(np.float32, num_classes=1, class_names=())
+    assert dataset.test.labels.dtype == np.float32
+    for wrong in (
+        lambda: _text_set(np.float32),
+        lambda: dataclasses.replace(dataset, num_classes=5),
+        lambda: dataclasses.replace(_text_set(), test=dataset.test),
+        lambda: dataclasses.replace(dataset, test=_text_set().test),
+    ):
+        with pytest.raises(ValueError, match="float32 and one class for a regression"):
+            wrong()
+    with pytest.raises(ValueError, match="`labels` holds 1 numbers that are not fin"):
+        _texts(np.where(numbers < 5, numbers, np.inf).astype(np.float32))
+    with pytest.raises(ValueError, match="at least two labels"):
+        dataset.of_classes([0])
