@@ -36,17 +36,25 @@ class Source:
     padded_size: int | None = None  # size reached by a black border, not by scaling
 
 
-_SOURCES: dict[str, Source] = {}
+# Finds out about a set that is not the same everywhere, given `data_dir` and the size
+# of images that was asked for. Images are then read in that size.
+Opener = Callable[[DataDir, int | None], Source]
+
+_SOURCES: dict[str, Source | Opener] = {}
 
 
-def register(name: str, source: Source) -> None:
-    """Enters a data set, to be loaded by its name."""
+def register(name: str, source: Source | Opener) -> None:
+    """Enters a data set, to be loaded by its name.
+
+    Of a name that ends in a colon the rest is a path, which the opener gets as
+    `data_dir`: `folder:` is for `load("folder:PATH")`.
+    """
     _SOURCES[name] = source
 
 
 def names() -> tuple[str, ...]:
-    """Names of all data sets, sorted."""
-    return tuple(sorted(_SOURCES))
+    """Names of all data sets, sorted, without those that need a path."""
+    return tuple(sorted(name for name in _SOURCES if not name.endswith(":")))
 
 
 def load(
@@ -67,12 +75,14 @@ def load(
     for validation; `digits` is split 60 : 20 : 20.
 
     Args:
-        name: One of `DATASETS`.
+        name: One of `DATASETS`, or `folder:PATH` for a folder of images, laid out as
+            `folders` says.
         data_dir: Folder with the published files. None for the folder in `CODESIGN_DATA`,
             else the cache, else a download. `digits` comes with scikit-learn and needs
-            none.
-        image_size: Pixels on each side, at least 8; None for 32. Images of 28x28 pixels
-            get a black border to become 32x32; all else is scaled bilinearly.
+            none; the path of a folder of images starts from here.
+        image_size: Pixels on each side, at least 8; None for 32, or for 64 of folders of
+            images and `tiny_imagenet`. Images of 28x28 pixels get a black border to
+            become 32x32; all else is scaled bilinearly.
         num_train, num_validation, num_test: Size of each split; None for all there is.
         seed: Root of the split. Keep it when seeds of training vary.
 
@@ -83,12 +93,7 @@ def load(
         ValueError: If an argument is out of its range, or a file is damaged.
         FileNotFoundError: If the files are not there and cannot be downloaded.
     """
-    if not isinstance(name, str) or name not in _SOURCES:
-        raise ValueError(
-            f"`name` (={name!r}) is no known data set; choose one of "
-            f"{', '.join(names())}."
-        )
-    source = _SOURCES[name]
+    source = _source(name, data_dir, image_size)
     size = source.image_size if image_size is None else image_size
     if not is_whole(size) or not _MIN_IMAGE_SIZE <= size <= _MAX_IMAGE_SIZE:
         raise ValueError(
@@ -118,6 +123,20 @@ def load(
         augmentation=dataclasses.replace(source.augmentation, crop_padding=round(crop)),
         class_names=source.class_names,
     )
+
+
+def _source(name: str, data_dir: DataDir, image_size: int | None) -> Source:
+    kind, colon, path = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind + colon not in _SOURCES or bool(colon) != bool(path):
+        raise ValueError(
+            f"`name` (={name!r}) is no known data set; choose one of "
+            f"{', '.join(names())}, or folder:PATH for images of your own."
+        )
+    source = _SOURCES[kind + colon]
+    if isinstance(source, Source):
+        return source
+    where = os.path.join(data_dir or "", path) if colon else data_dir
+    return source(where, image_size)
 
 
 def _fit(images: np.ndarray, size: int, padded_size: int | None) -> np.ndarray:
