@@ -107,7 +107,7 @@ class ReversibleStack(nn.Module):
         first = jax.tree.map(lambda leaf: leaf[0], each)
 
         def init(key: Array) -> PyTree:
-            return function.clone(parent=None).init(key, x, *first, **settings)
+            return function.copy(parent=None).init(key, x, *first, **settings)
 
         made = jax.vmap(init)(keys)
         self.param(place, lambda _: made.pop("params", {}))
@@ -147,7 +147,7 @@ class ReversibleStack(nn.Module):
             root = core.bind(variables, rngs=keys or None, mutable=mutable)
             root.path = path
             with root.temporary():
-                function = getattr(self, name).clone(parent=root)
+                function = getattr(self, name).copy(parent=root)
                 value = function(x, *each, **settings)
             return value, root.mutable_variables() if mutable else {}
 
