@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from codesign.kernels.named_op import uncounted
 from codesign.types import Array
@@ -16,7 +18,8 @@ def zero_after(arrays: Sequence[Array]) -> Array:
 
     What is indexed by it is not read before `arrays` are there, as `optimization_barrier`
     would have it: that one is gone before XLA:CPU fuses and schedules. Under `vmap` it
-    stays one number. Random keys are left out.
+    stays one number. Of arrays on several devices each device takes a number of its own
+    piece, and none waits for another. Random keys are left out.
     """
     kept = [
         a for a in arrays if a.size and not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
@@ -30,9 +33,48 @@ def _zero(*arrays):
 
 @jax.custom_batching.custom_vmap
 def _zero_of_all(arrays):
+    arrays = [jnp.atleast_1d(a) for a in arrays]
+    meshes = [jax.typeof(a).sharding.mesh for a in arrays]
+    explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
+    if not explicit:
+        return _zero_of(*arrays)
+    zero_of: Any = jax.sharding.auto_axes(
+        _zero_of, out_sharding=_everywhere(explicit[0])
+    )
+    return zero_of(*arrays)
+
+
+@custom_partitioning
+def _zero_of(*arrays: Array) -> Array:
+    """Of arrays [n, ...], or of a device's pieces of them."""
     firsts = [lax.slice(a, (0,) * a.ndim, (1,) * a.ndim).reshape(()) for a in arrays]
     sums = sum((first.astype(jnp.float32) for first in firsts), jnp.float32(0))
     return (sums * 0 > 1).astype(jnp.int32)  # NaN > 1 is false, too
+
+
+def _everywhere(mesh: Any, *_: Any) -> NamedSharding:
+    """Every device has all of it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _of_pieces(mesh: Any, arrays: Sequence[Any], result: Any) -> tuple[Any, ...]:
+    return mesh, _zero_of.fun, result.sharding, tuple(a.sharding for a in arrays)
+
+
+def _axes(mesh: Any, arrays: Sequence[Any], result: Any) -> str:
+    """Says that each axis of each array may be cut, and that a number has no axes."""
+    del mesh, result
+    names = [
+        [f"a{k}_{axis}" for axis in range(len(a.shape))] for k, a in enumerate(arrays)
+    ]
+    return f"{', '.join(map(' '.join, names))} -> "
+
+
+_zero_of.def_partition(
+    partition=_of_pieces,
+    infer_sharding_from_operands=_everywhere,
+    sharding_rule=_axes,
+)
 
 
 @_zero_of_all.def_vmap

@@ -74,7 +74,7 @@ class BlockStack(nn.Module):
             keys = jax.random.split(self.make_rng("params"), self.depth)
 
             def init(key: Array, function: nn.Module = function) -> PyTree:
-                return function.clone(parent=None).init(key, x, *first, **settings)
+                return function.copy(parent=None).init(key, x, *first, **settings)
 
             made = jax.vmap(init)(keys)
             self.param(place, lambda _, made=made: made.pop("params", {}))
@@ -138,7 +138,7 @@ class BlockStack(nn.Module):
             root = core.bind(variables, rngs=keys or None, mutable=mutable)
             root.path = path
             with root.temporary():
-                function = getattr(self, name).clone(parent=root)
+                function = getattr(self, name).copy(parent=root)
                 value = function(x, *arguments, **settings)
             if wrong is not None:
                 value = uncounted(read_gradient, value, errors.rate, words[1])
