@@ -263,7 +263,7 @@ def _source(path: Path, image_size: int | None, augmentation: Augmentation) -> S
         read=lambda data_dir: _read(listing, size),
         class_names=listing.class_names,
         augmentation=augmentation,
-        image_size=size,
+        image_size=_IMAGE_SIZE,
     )
 
 

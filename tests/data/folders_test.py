@@ -93,7 +93,7 @@ def test_load_by_path(tmp_path):
     assert dataset.augmentation == Augmentation()
     relative = data.load("folder:mine", data_dir=tmp_path, image_size=32)
     assert relative.train.images.shape == (5, 32, 32, 3)
-    with pytest.raises(ValueError, match=r"`image_size` \(=4\)"):
+    with pytest.raises(ValueError, match=r"`image_size` \(=4\).*leave it out for 64"):
         data.load("folder:mine", data_dir=tmp_path, image_size=4)
     with pytest.raises(FileNotFoundError, match=r"gone' is not an existing folder"):
         data.load("folder:gone", data_dir=tmp_path)
