@@ -14,7 +14,7 @@ class KnownFile:
 
     name: str  # as in the distribution, without a folder
     num_bytes: int | None  # None where nobody published the size
-    digest: str  # `md5:...` or `sha256:...`, in hexadecimal
+    digest: str  # `md5:...` or `sha256:...`, in hexadecimal; "" where never compared
 
     def __str__(self) -> str:
         size = "" if self.num_bytes is None else f" ({self.num_bytes:,} bytes)"

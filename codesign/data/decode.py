@@ -58,6 +58,8 @@ def _pixels(path: Path) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode!r} has more than 8 bits a channel")
+            if not min(image.size):
+                raise ValueError("it has no pixels")
             # By way of RGBA, as Pillow warns of transparent palettes otherwise.
             through = image.convert("RGBA") if image.mode in ("P", "PA") else image
             return np.asarray(through.convert("RGB"))

@@ -24,7 +24,7 @@ class Distribution:
     gzipped: bool  # whether `NAME.gz` will do for each of them
     archive: KnownFile | None  # a .tar.gz file that will do instead of all of them
     downloads: tuple[KnownFile, ...]  # what to fetch; () where a person has to
-    url: str  # folder on the server, ending in a slash; or the page that a person reads
+    url: str  # folder on the server, ending in a slash; or where a person gets it
 
     def missing(self, folder: Path) -> list[KnownFile]:
         """Those of `files` that `folder` holds in no form; empty if it has the archive."""
@@ -113,7 +113,7 @@ def _advice(distribution: Distribution, roots: list[Path]) -> str:
             names = ", ".join(file.name for file in missing)
             text += f"{folder} has some, but lacks {names}. "
     if not distribution.downloads:
-        text += f"It is not downloaded by itself: get it from {distribution.url}. "
+        text += f"Nothing downloads it: get it from {distribution.url} and unpack it. "
     return text + (
         "Give the folder as `data_dir` (--data_dir=DIR) or in the environment variable "
         f"{ENVIRONMENT_VARIABLE}."

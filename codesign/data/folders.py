@@ -33,7 +33,7 @@ TINY_IMAGENET = Distribution(
     gzipped=False,
     archive=None,
     downloads=(),
-    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip and unpack it",
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
 )
 
 Files = list[tuple[Path, int]]  # images with their labels
@@ -134,12 +134,16 @@ def _check_inside(path: Path, root: Path) -> None:
         )
 
 
-def _list_images(folder: Path, root: Path) -> list[Path]:
-    """The files of a folder that holds nothing else."""
+def _check_folder(folder: Path, root: Path) -> Path:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of images; restore or remove it.")
     _check_inside(folder, root)
-    entries = _entries(folder, root)
+    return folder
+
+
+def _list_images(folder: Path, root: Path) -> list[Path]:
+    """The files of a folder that holds nothing else."""
+    entries = _entries(_check_folder(folder, root), root)
     if not entries:
         raise ValueError(
             f"{folder} is empty; put images of that class in it, or remove the class."
@@ -172,12 +176,14 @@ def _list_classes(part: Path, labels: dict[str, int], root: Path) -> Files:
 
 
 def _list_tiny(root: Path) -> Listing:
+    train_folder = _check_folder(root / "train", root)
+    there = {entry.name for entry in _entries(train_folder, root)}
     labels = {}
     for number, line in _lines(root / _WNIDS, root):
-        if not line or line in labels or Path(line).name != line:
+        if line in labels or line not in there:
             raise ValueError(
-                f"{root / _WNIDS}, line {number}: {line!r} is no new class; give each "
-                "class once, one a line."
+                f"{root / _WNIDS}, line {number}: {line!r} is no new folder of "
+                f"{train_folder}; give each class once, one a line, with its folder."
             )
         labels[line] = len(labels)
     words = {}
@@ -193,7 +199,7 @@ def _list_tiny(root: Path) -> Listing:
     train = [
         (path, label)
         for wnid, label in labels.items()
-        for path in _list_images(root / "train" / wnid / "images", root)
+        for path in _list_images(train_folder / wnid / "images", root)
     ]
     names = tuple(words.get(wnid, wnid) for wnid in labels)
     return Listing(names, train, _list_annotated(root, labels))
@@ -257,7 +263,7 @@ def _source(path: Path, image_size: int | None, augmentation: Augmentation) -> S
         read=lambda data_dir: _read(listing, size),
         class_names=listing.class_names,
         augmentation=augmentation,
-        image_size=size,
+        image_size=_IMAGE_SIZE,
     )
 
 

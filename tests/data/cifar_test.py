@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import gzip
 import hashlib
 import io
@@ -138,6 +139,24 @@ def test_another_checksum_is_refused_or_told_of_once(tmp_path, caplog):
     caplog.clear()
     _read_100(tmp_path, published, strict=False)
     assert not caplog.records
+
+
+def test_an_archive_of_a_known_checksum_needs_none_of_its_members(tmp_path):
+    published = _two_labels()
+    contents = {name: data[:-1] + b"?" for name, data in published.items()}
+    archive = _archive(tmp_path, [(f"x/{n}", d) for n, d in contents.items()])
+    path = tmp_path / archive.name
+    distribution = dataclasses.replace(
+        _distribution_100(published), folders=("x",), archive=archive
+    )
+    read = functools.partial(cifar.read_splits, tmp_path, distribution, (20, 100))
+    train, _ = read(strict=False)
+    assert train.labels.tolist() == [99, 0]
+    with pytest.raises(ValueError, match=r"x/train\.bin is not the published"):
+        read()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"tar\.gz is not the published"):
+        read(strict=False)
 
 
 def test_another_size_is_refused_all_the_same(tmp_path):

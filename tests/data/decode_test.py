@@ -4,6 +4,7 @@ from PIL import Image
 
 from codesign.data import resize
 from codesign.data.decode import decode
+from tests import fuzzing
 
 
 def _save(path, pixels, **settings):
@@ -100,8 +101,21 @@ def _postscript(path):
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
 
 
+def _no_pixels(path):
+    path.write_bytes(b"GIF89a\0\0\x08\0\0\0\0,\0\0\0\0\0\0\x08\0\0\x02\x01\0\0;")
+
+
 @pytest.mark.parametrize(
-    "make", [_not_an_image, _cut_short, _no_end, _deep, _postscript, lambda path: None]
+    "make",
+    [
+        _no_pixels,
+        _not_an_image,
+        _cut_short,
+        _no_end,
+        _deep,
+        _postscript,
+        lambda path: None,
+    ],
 )
 def test_files_that_are_no_image_are_named(tmp_path, make):
     good = _save(tmp_path / "good.jpg", _random(8, 8, 3))
@@ -127,3 +141,13 @@ def test_the_first_failure_is_the_one_that_is_named(tmp_path):
     for _ in range(5):
         with pytest.raises(ValueError, match=r"/0\.png is no image"):
             decode(bad, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_mutated_images_are_refused_or_read(tmp_path, kind):
+    path = tmp_path / "image"
+    Image.fromarray(_random(16, 16, 3)).save(path, kind)
+    fuzzing.check(
+        lambda path: decode([path], 8), path, accepts=lambda found: found.ndim == 4
+    )

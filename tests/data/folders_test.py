@@ -7,6 +7,7 @@ from PIL import Image
 
 from codesign import data
 from codesign.data import Augmentation, folders
+from tests import fuzzing
 
 
 def _image(path, value, size=8):
@@ -92,7 +93,7 @@ def test_load_by_path(tmp_path):
     assert dataset.augmentation == Augmentation()
     relative = data.load("folder:mine", data_dir=tmp_path, image_size=32)
     assert relative.train.images.shape == (5, 32, 32, 3)
-    with pytest.raises(ValueError, match=r"`image_size` \(=4\)"):
+    with pytest.raises(ValueError, match=r"`image_size` \(=4\).*leave it out for 64"):
         data.load("folder:mine", data_dir=tmp_path, image_size=4)
     with pytest.raises(FileNotFoundError, match=r"gone' is not an existing folder"):
         data.load("folder:gone", data_dir=tmp_path)
@@ -176,10 +177,10 @@ def test_links_inside_the_folder_are_followed(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("wnids.txt", "n2\nn2\n", r"wnids\.txt, line 2: 'n2' is no new class"),
-        ("wnids.txt", "", r"wnids\.txt, line 1: '' is no new class"),
+        ("wnids.txt", "n2\nn2\n", r"wnids\.txt, line 2: 'n2' is no new folder"),
+        ("wnids.txt", "", r"wnids\.txt, line 1: '' is no new folder of"),
         ("wnids.txt", "n2\n../n1\n", r"wnids\.txt, line 2: '../n1' is no new"),
-        ("wnids.txt", "n2\nn9\n", r"train/n9/images is not a folder of images"),
+        ("wnids.txt", "n2\nn9\n", r"wnids\.txt, line 2: 'n9' is no new folder"),
         ("words.txt", "n1 crane\n", r"words\.txt, line 1: 'n1 crane' has no tab"),
         ("words.txt", b"n1\tcaf\xe9\n", r"words\.txt, line 1: not UTF-8"),
         (
@@ -211,10 +212,26 @@ def test_lists_that_do_not_fit_are_named_with_the_line(
         folders.list_folder(root)
 
 
-def test_missing_annotations(tmp_path):
-    (_tiny(tmp_path) / "val" / "val_annotations.txt").unlink()
+def test_missing_images_and_annotations(tmp_path):
+    root = _tiny(tmp_path)
+    (root / "train" / "n1" / "images").rename(root / "train" / "n1" / "gone")
+    with pytest.raises(ValueError, match="n1/images is not a folder of images"):
+        folders.list_folder(root)
+    (root / "train" / "n1" / "gone").rename(root / "train" / "n1" / "images")
+    (root / "val" / "val_annotations.txt").unlink()
     with pytest.raises(ValueError, match=r"val_annotations\.txt is missing"):
         folders.list_folder(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
+def test_mutated_lists_are_refused_or_read(tmp_path, file):
+    root = _tiny(tmp_path)
+
+    def is_sound(listing):
+        return len(listing.class_names) == 1 + max(n for _, n in listing.train)
+
+    fuzzing.check(lambda _: folders.list_folder(root), root / file, accepts=is_sound)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from codesign.data import glue
+from tests import fuzzing
 
 _HEADERS = {
     "cola": "",
@@ -192,3 +193,18 @@ def test_unknown_tasks_list_the_known():
     for name in ("mnli", None):
         with pytest.raises(ValueError, match=r"no known task.* cola, .*sst2, stsb"):
             glue.read_parts(name)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mutated_files_are_refused_or_read(tmp_path, suffix):
+    content = (_HEADERS["stsb"] + 4 * (_LINES["stsb"][0] + "\n")).encode()
+    path = tmp_path / f"train.tsv{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+
+    def is_sound(rows):
+        return all(0 <= score <= 5 for score in rows.labels)
+
+    fuzzing.check(
+        lambda p: glue.read_rows(p, glue.TASKS["stsb"]), path, accepts=is_sound
+    )

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.data.text import SPECIAL, Vocabulary, split_words
+from tests import fuzzing
 
 
 def _vocabulary(*pieces, **settings):
@@ -225,3 +226,10 @@ def test_lengths_and_pairs_that_do_not_fit_are_refused():
         vocabulary.encode(["a"], length=8.0)
     with pytest.raises(ValueError, match="`pairs` are 1, but `texts` are 2"):
         vocabulary.encode(["a", "a"], ["a"], length=8)
+
+
+@pytest.mark.slow
+def test_mutated_vocabularies_are_refused_or_read(tmp_path):
+    path = tmp_path / "vocab.txt"
+    Vocabulary.from_texts(["a few words of a text 12 345"], 60).save(path)
+    fuzzing.check(Vocabulary.load, path, accepts=lambda found: found.separator > 0)
