@@ -78,14 +78,22 @@ def _parsed(argv: list[str]) -> list[str]:
         raise SystemExit(f"error: {error}\nSee --help.") from None
 
 
-def _settings(config: Any) -> Iterator[tuple[str, Any, Rule, Any]]:
-    """Name, type, rule and value of what text can hold; nested dataclasses' as well."""
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Rule, Any]]:
+    """Name, type, rule and value of what text can hold; nested dataclasses' as well.
+
+    The `flag` of a nested dataclass stands in front of the names of its fields.
+    """
     for name, kind, rule in fields(config):
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            yield from _settings(value)
+            yield from _settings(value, _prefix(prefix, rule))
         elif name != "preset" and rule.flag is not None and settings.is_text(kind):
-            yield name, kind, rule, value
+            flag = rule.flag and prefix + rule.flag
+            yield prefix + name, kind, dataclasses.replace(rule, flag=flag), value
+
+
+def _prefix(prefix: str, rule: Rule) -> str:
+    return f"{prefix}{rule.flag}_" if rule.flag else prefix
 
 
 def _configured(study: Study) -> Any:
@@ -99,14 +107,14 @@ def _configured(study: Study) -> Any:
     return _changed(config, given)
 
 
-def _changed(config: Any, given: dict[str, Any]) -> Any:
+def _changed(config: Any, given: dict[str, Any], prefix: str = "") -> Any:
     changes = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    for name, _, rule in fields(config):
+        value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            changes[field.name] = _changed(value, given)
-        elif field.name in given:
-            changes[field.name] = given[field.name]
+            changes[name] = _changed(value, given, _prefix(prefix, rule))
+        elif prefix + name in given:
+            changes[name] = given[prefix + name]
     return dataclasses.replace(config, **changes)
 
 

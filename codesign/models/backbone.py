@@ -48,6 +48,13 @@ def frozen(network: Network, variables: PyTree, bn_mask: Array | None = None) ->
     return {"frozen": {"pretrained": folded}}
 
 
+def untrained(network: Network) -> PyTree:
+    """Shapes and types of what `frozen` makes."""
+    key, x = jax.random.key(0), network.batch(1)
+    drawn = jax.eval_shape(lambda x: draw(network.module, key, x), x)
+    return {"frozen": {"pretrained": drawn}}
+
+
 def run(
     module: nn.Module, variables: PyTree, x: Array, path: tuple[str, ...] = ()
 ) -> Maps:

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 from codesign.models.attention import MultiHeadAttention, check_heads
 from codesign.models.layers import Dense, Dropout
 from codesign.models.norm import LayerNorm
+from codesign.models.registry import register
 from codesign.types import Array
 
 _EPSILON = 1e-12  # of the norms, in the authors' code
 
 
+@register("bert12", title="BERT-12", num_sites=0, reads_text=True)
 class BERT(nn.Module):
     """Devlin et al., NAACL 2019: BERT-base by default, with a head of `num_classes`.
 

@@ -80,7 +80,7 @@ class AttentionResidual(nn.Module):
         if h.shape[-1] != width:
             h = Dense(width, name="narrow")(h)
         attention = MultiHeadAttention(self.num_heads, name="attention")
-        mask = {} if is_token is None else {"is_key": is_token}
+        mask = {} if is_token is None else {"key_mask": is_token}
         h = h + attention(h, h, train=train, **mask)
         h = MaskedBatchNorm(self.site, name="norm")(h, bn_mask, train=train)
         h = nn.gelu(Dense(self.expansion * width, name="inner")(h))

@@ -26,6 +26,7 @@ from codesign.types import is_number, is_whole
 
 # Settings that say what the data look like; all others are fields of the module.
 _IMAGES: dict[str, Any] = {"num_classes": 10, "image_shape": (32, 32, 3)}
+_TEXTS: dict[str, Any] = {"num_classes": 2, "length": 64}
 _SEQUENCES: dict[str, Any] = {"length": 50}  # Table 5.1 of the memory paper
 _FIELDS_OF_FLAX = ("parent", "name")  # which every Linen module has
 
@@ -75,6 +76,14 @@ class _Entry:
     num_sites: int | None
     paper_sites: tuple[str, ...]
     settings: dict[str, Any]
+    reads_text: bool
+
+    @property
+    def kind(self) -> str:
+        """As `names` takes it."""
+        if self.num_sites is None:
+            return "sequence"
+        return "sites" if self.num_sites else "plain"
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -86,6 +95,7 @@ def register(
     title: str,
     num_sites: int | None = None,
     paper_sites: tuple[str, ...] = (),
+    reads_text: bool = False,
 ) -> Callable[[_Module], _Module]:
     """Decorates a Flax module, or a function that makes one, to be created by name.
 
@@ -97,28 +107,39 @@ def register(
     Args:
         name: For `create`.
         title: As figures and tables call it.
-        num_sites: Batch-norm sites of a classifier; None for a sequence network.
+        num_sites: Batch-norm sites of a classifier, 0 of one without; None for a sequence
+            network.
         paper_sites: Sites of the published placement, by name: "C5".
+        reads_text: Whether a classifier takes tokens [B, T] in place of images.
     """
 
     def enter(module: _Module) -> _Module:
-        settings = dict(_SEQUENCES if num_sites is None else _IMAGES)
+        of_classifier = _TEXTS if reads_text else _IMAGES
+        settings = dict(_SEQUENCES if num_sites is None else of_classifier)
         for field in inspect.signature(module).parameters.values():
             if field.name not in (*settings, *_FIELDS_OF_FLAX):
                 settings[field.name] = field.default
-        _ENTRIES[name] = _Entry(module, title, num_sites, paper_sites, settings)
+        _ENTRIES[name] = _Entry(
+            module, title, num_sites, paper_sites, settings, reads_text
+        )
         return module
 
     return enter
 
 
-def names(*, with_sites: bool) -> tuple[str, ...]:
-    """Names of all classifiers (`with_sites`), or of all sequence networks; sorted."""
-    return tuple(
-        name
-        for name, entry in sorted(_ENTRIES.items())
-        if (entry.num_sites is not None) == with_sites
-    )
+def names(kind: str) -> tuple[str, ...]:
+    """Sorted names of all networks of a kind.
+
+    Args:
+        kind: `sites`, classifiers with batch-norm sites; `plain`, those without; or
+            `sequence`.
+    """
+    return tuple(name for name, entry in sorted(_ENTRIES.items()) if entry.kind == kind)
+
+
+def reads_images(name: str) -> bool:
+    """Whether a network of this name has a setting `image_shape`."""
+    return name in _ENTRIES and "image_shape" in _ENTRIES[name].settings
 
 
 def title(name: str) -> str:
@@ -136,7 +157,10 @@ def create(name: str, **settings: Any) -> Any:
             MobileNetV2 rounds as keras's `alpha` does.
         initialisation: `pytorch` (its default), `xavier` or `kaiming`.
 
-    Sequence networks (`SEQUENCE_NETWORKS`), without; by default as Table 5.1 of the
+    Classifiers without (`PLAIN_NETWORKS`), as their modules: `num_classes`, `image_shape`
+    or the `length` of a text, and all fields of `ViT` and of `BERT`.
+
+    Sequence networks (`SEQUENCE_NETWORKS`); by default as Table 5.1 of the
     memory paper has their inputs:
         length: Vectors in a source and in a target, 50.
         All fields of `GNMT` and of `Transformer`: `hidden`, `num_layers`, ...
@@ -144,18 +168,15 @@ def create(name: str, **settings: Any) -> Any:
     Raises:
         ValueError: For a name, a setting or a value that is not one of these.
     """
-    classifiers, sequences = names(with_sites=True), names(with_sites=False)
     if not isinstance(name, str) or name not in _ENTRIES:
-        raise ValueError(
-            f"`network` (={name!r}) must be one of {[*classifiers, *sequences]}."
-        )
+        raise ValueError(f"`network` (={name!r}) must be one of {sorted(_ENTRIES)}.")
     entry = _ENTRIES[name]
     for setting in settings:
         if setting not in entry.settings:
             hint = (
-                f"; it has no batch-norm sites, which {list(classifiers)} have"
-                if name in sequences
-                else ""
+                ""
+                if entry.num_sites
+                else f"; it has no batch-norm sites, which {list(names('sites'))} have"
             )
             raise ValueError(
                 f"The network {name!r} has no `{setting}`; its settings are "
@@ -170,7 +191,9 @@ def create(name: str, **settings: Any) -> Any:
     if entry.num_sites is None:
         shape = (settings.pop("length"), settings["hidden"])
         return SequenceNetwork(entry.module(**settings), (shape, shape))
-    shape = settings.pop("image_shape")
+    shape = (
+        (settings.pop("length"),) if entry.reads_text else settings.pop("image_shape")
+    )
     module, num_classes = entry.module(**settings), settings["num_classes"]
     sites = entry.num_sites
     return Network(module, sites, shape, num_classes, entry.paper_sites, name)

@@ -1,11 +1,14 @@
 """Vision transformers, whose layers see an image as a sequence of patches."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from codesign.models.attention import MultiHeadAttention, check_heads
 from codesign.models.layers import Conv, Dense, Dropout
 from codesign.models.norm import LayerNorm
+from codesign.models.registry import register
 from codesign.types import Array
 
 
@@ -92,3 +95,9 @@ class _Layer(nn.Module):
         y = dropout("inner", nn.gelu(y, approximate=False))
         y = Dense(x.shape[-1], self.initialisation, name="outer")(y)
         return x + dropout("outer", y)
+
+
+for _name, _num_layers in (("vit12", 12), ("vit16", 16)):
+    register(_name, title=f"ViT-{_num_layers}", num_sites=0)(
+        functools.partial(ViT, num_layers=_num_layers)
+    )

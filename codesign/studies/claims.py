@@ -92,6 +92,14 @@ def paired_losses(
     return tuple(float(r - (c or 0.0)) for c, r in pairs if r is not None)
 
 
+def half_interval(values: np.ndarray) -> float:
+    """Of the mean of `values` [N], at 95 %, by Student's t; 0 of a single value."""
+    if len(values) < 2:
+        return 0.0
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return float(special.stdtrit(len(values) - 1, 0.975)) * error
+
+
 def is_within(losses: Sequence[float]) -> bool:
     """Whether the mean loss is at most `TOLERANCE`; its noise is no excuse."""
     return bool(np.mean(losses) <= TOLERANCE + 1e-9)  # 0.99 - 0.98 > 0.01

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from codesign.models.network import Network
+from codesign.training import task
 from codesign.types import Array, PyTree
 
 
@@ -32,8 +32,7 @@ def make_gradient_health(network: Network) -> Callable[..., Array]:
                 train=True,
                 key=jax.random.key(0),
             )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.mean(losses)
+            return jnp.mean(task.losses(logits, labels))
 
         params = variables["params"]
         gradients = jax.grad(task_loss)(params)

@@ -17,6 +17,7 @@ from codesign.data.dataset import Dataset
 from codesign.models.digest import digest
 from codesign.models.network import Network
 from codesign.records import settings
+from codesign.training import task
 from codesign.training.checkpoint import CheckpointStore
 from codesign.training.config import TrainConfig, make_optimizer
 from codesign.training.health import make_gradient_health
@@ -298,7 +299,7 @@ class Trainer:
             return "", ""
         latest, epochs = run.history[-1], self.config.epochs
         epoch, accuracy = latest["epoch"], latest["validation_accuracy"]
-        guessing = math.log(self.dataset.num_classes)
+        guessing = self._guessing[1]
         if latest["loss"] > _DIVERGED_RATIO * guessing:
             return "diverged", (
                 f"mean loss {latest['loss']:.3g} in epoch {epoch}, more than "
@@ -353,16 +354,20 @@ class Trainer:
         )
 
     def accuracy(self, state: TrainState, design: Any, split: str) -> float:
-        """Fraction of the images of `validation` or `test` that are classified rightly."""
+        """Fraction of `validation` or `test` that is right; see `task.score`."""
         images, labels, weights = self._splits[split]
-        correct = [
+        found = [
             self._evaluate(self._frozen, state, design, *batch)
-            for batch in zip(images, labels, weights, strict=True)
+            for batch in zip(images, labels, strict=True)
         ]
-        return float(sum(map(float, correct)) / weights.sum())
+        is_example = weights > 0
+        return task.score(np.stack(found)[is_example], labels[is_example])
 
     @property
     def chance(self) -> float:
         """Validation accuracy of always naming the most frequent class."""
-        labels = self.dataset.validation.labels
-        return float(np.bincount(labels).max() / len(labels))
+        return self._guessing[0]
+
+    @functools.cached_property
+    def _guessing(self) -> tuple[float, float]:
+        return task.of_guessing(self.dataset.validation, self.dataset.num_classes)

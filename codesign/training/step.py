@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from codesign.models.network import Network
+from codesign.training import task
 from codesign.training.state import TrainState
 from codesign.types import Array, PyTree, Scalar
 
@@ -27,8 +28,9 @@ def make_step(
 ) -> Callable[[TrainState, tuple[Array, Array], Any], tuple[TrainState, PyTree]]:
     """Builds `step(state, batch, design) -> (state, metrics)`; the caller jits it.
 
-    `batch` is (images [B, H, W, C], labels [B] int32). `design` is a pytree with a
-    field `bn_mask` [C]; all of it is traced, so no placement and no chip recompiles.
+    `batch` is images [B, H, W, C] or texts [B, T], and labels [B]. `design` is a pytree
+    with a field `bn_mask` [C]; all of it is traced, so no placement and no chip
+    recompiles.
 
     Metrics: `loss` and, with `chip_costs` (`objective.chip_costs`), also
 
@@ -44,7 +46,7 @@ def make_step(
 
     def step(state: TrainState, batch: tuple[Array, Array], design: Any):
         images, labels = batch
-        chex.assert_rank((images, labels), (4, 1))
+        chex.assert_rank(labels, 1)
         x = preprocess(state.key(), images)
         dropout_key = jax.random.fold_in(state.key(), _DROPOUT_STREAM)
 
@@ -54,8 +56,7 @@ def make_step(
                 variables, x, **knobs, train=True, key=dropout_key
             )
             chex.assert_shape(logits, (len(labels), network.num_classes))
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.mean(losses), batch_stats
+            return jnp.mean(task.losses(logits, labels)), batch_stats
 
         knobs = network_knobs(design)
         wanted = (0,) if chip_costs is None and len(knobs) == 1 else (0, 1)
@@ -101,18 +102,15 @@ def network_knobs(design: Any) -> dict[str, Array]:
 
 
 def make_evaluate(network: Network, normalise: Callable[[Array], Array]) -> Callable:
-    """Builds `evaluate(state, design, images, labels, weights) -> correct` [] for jit.
+    """Builds `evaluate(state, design, images, labels) -> [B]` answers for jit.
 
-    `weights` [B] is 0 for padding; the sum of weights is the number of images.
+    They are what `task.score` takes.
     """
 
-    def evaluate(
-        state: TrainState, design: Any, images: Array, labels: Array, weights: Array
-    ) -> Array:
-        chex.assert_equal_shape((labels, weights))
+    def evaluate(state: TrainState, design: Any, images: Array, labels: Array) -> Array:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         knobs = network_knobs(design)
         logits, _ = network.apply(variables, normalise(images), **knobs, train=False)
-        return jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
+        return task.answers(logits, labels)
 
     return evaluate

@@ -21,7 +21,11 @@ _SETTINGS = (
 def check(name: str, setting: str = "network") -> None:
     """Raises ValueError, about `setting`, if no network has this name; reads no file."""
     importer, _, rest = name.partition(":")
-    known = (*models.NETWORKS, *models.SEQUENCE_NETWORKS)
+    known = (
+        *models.NETWORKS,
+        *models.PLAIN_NETWORKS,
+        *models.SEQUENCE_NETWORKS,
+    )
     if rest and importer == "keras":
         from codesign.workload import keras  # starts Keras only when asked to
 
@@ -91,7 +95,7 @@ def load(
 
             path, dimensions, batch_size = _file(name)
             return onnx.from_file(path, dimensions, batch_size)
-    if name in models.NETWORKS:
+    if models.reads_images(name):
         image = dict(image_shape=(image_size, image_size, 3), num_classes=_NUM_CLASSES)
         settings = image | settings
     network = models.create(name, **settings)

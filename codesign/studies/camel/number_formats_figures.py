@@ -1,13 +1,11 @@
 """Accuracy over epochs and over bits, and error by layer, of training in number formats."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from scipy import special
 
 from codesign.kernels.cast_product import CLASSES
 from codesign.report import canvas
@@ -160,7 +158,7 @@ def _accuracy_over_bits(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figu
         axes.errorbar(
             [row.bits for row, _ in drawn],
             [v.mean() for _, v in drawn],
-            [_half_interval(v) for _, v in drawn],
+            [claims.half_interval(v) for _, v in drawn],
             fmt="o-" if len(drawn) > 2 else "o", ms=4, lw=1.4, capsize=2, color=colour,
             label=family,
         )  # fmt: skip
@@ -187,8 +185,8 @@ def _loss_by_format(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figure:
     for place, (row, loss) in enumerate(shown):
         losses = 100 * np.array(loss.losses)
         axes.errorbar(
-            losses.mean(), place, xerr=_half_interval(losses), fmt="o", ms=4, capsize=2,
-            color=_COLOURS.get(row.verdict or "", canvas.GREY),
+            losses.mean(), place, xerr=claims.half_interval(losses), fmt="o", ms=4,
+            capsize=2, color=_COLOURS.get(row.verdict or "", canvas.GREY),
         )  # fmt: skip
     axes.axvline(0, color=canvas.INK, lw=1)
     axes.axvline(100 * claims.TOLERANCE, color=canvas.INK, lw=1, ls="--")
@@ -198,11 +196,3 @@ def _loss_by_format(compared: Sequence[SchemeRow]) -> matplotlib.figure.Figure:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("Test accuracy lost (points)")
     return figure
-
-
-def _half_interval(values: np.ndarray) -> float:
-    """Of the mean, at 95 %, by Student's t; 0 of a single value."""
-    if len(values) < 2:
-        return 0.0
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return float(special.stdtrit(len(values) - 1, 0.975)) * error
