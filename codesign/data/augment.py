@@ -1,4 +1,7 @@
-"""Random crops and flips, and normalisation, of image batches inside a jitted step."""
+"""Random crops and flips, and normalisation, of image batches inside a jitted step.
+
+Texts pass through both: one training step serves images and tokens.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -34,6 +37,11 @@ class Augmentation:
             )
 
 
+def are_tokens(images: Array | np.ndarray) -> bool:
+    """Whether a batch holds tokens of texts, which are int32, rather than pixels."""
+    return images.dtype == np.int32
+
+
 def augment(key: Array, images: Array, augmentation: Augmentation) -> Array:
     """Moves and mirrors each image on its own; jit- and scan-friendly.
 
@@ -42,7 +50,7 @@ def augment(key: Array, images: Array, augmentation: Augmentation) -> Array:
 
     Args:
         key: Random key, used up.
-        images: `[B, H, W, C]` of any type.
+        images: `[B, H, W, C]` of any type; or tokens, returned as they are.
         augmentation: Static. With `Augmentation()` the images are returned as they are.
 
     Returns:
@@ -51,6 +59,8 @@ def augment(key: Array, images: Array, augmentation: Augmentation) -> Array:
     Raises:
         ValueError: If `images` is not a batch of images.
     """
+    if are_tokens(images):
+        return images
     if images.ndim != 4:
         raise ValueError(
             f"`images` must be [B, H, W, C], got {list(images.shape)}; add a batch "
@@ -78,7 +88,8 @@ def normalise(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
     """Scales bytes to 0..1, subtracts `mean` and divides by `std`, per channel.
 
     Args:
-        images: `[..., C]` uint8, or floating-point numbers, which are not scaled first.
+        images: `[..., C]` uint8, or floating-point numbers, which are not scaled first;
+            or tokens, returned as they are.
         mean, std: C numbers each, in the unit of the images; of bytes for 0..1.
 
     Returns:
@@ -88,6 +99,8 @@ def normalise(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
     Raises:
         ValueError: If `mean` or `std` does not have C numbers, or `std` has a 0.
     """
+    if are_tokens(images):
+        return images
     shape = (1,) * (images.ndim - 1) + (images.shape[-1],)
     for name, value in (("mean", mean), ("std", std)):
         if len(value) != images.shape[-1]:

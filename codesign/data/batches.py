@@ -43,15 +43,18 @@ def epoch_order(seed: Array | int, epoch: int, num_examples: int) -> Array:
 def padded_batches(
     split: Split, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts a split into batches of one shape, in order, the last filled up with black.
+    """Cuts a split into batches of one shape, in order, the last filled up with zeros.
+
+    A filler is a black image, or a text of nothing but padding.
 
     Args:
-        split: N labelled images.
+        split: N labelled examples.
         batch_size: B.
 
     Returns:
-        Images `[K, B, H, W, C]` uint8, labels `[K, B]` int32, and weights `[K, B]`
-        float32: 1 for an example, 0 for a filler. K = ceil(N / B), weights sum to N.
+        Images `[K, B, H, W, C]` or tokens `[K, B, T]`, labels `[K, B]`, each of the type
+        it has in `split`, and weights `[K, B]` float32: 1 for an example, 0 for a
+        filler. K = ceil(N / B), weights sum to N.
 
     Raises:
         ValueError: If `batch_size` is below 1 or `split` is empty.

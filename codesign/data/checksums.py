@@ -14,7 +14,7 @@ class KnownFile:
 
     name: str  # as in the distribution, without a folder
     num_bytes: int | None  # None where nobody published the size
-    digest: str  # `md5:...` or `sha256:...`, in hexadecimal
+    digest: str  # `md5:...` or `sha256:...`, in hexadecimal; "" where never compared
 
     def __str__(self) -> str:
         size = "" if self.num_bytes is None else f" ({self.num_bytes:,} bytes)"
@@ -56,12 +56,23 @@ def check_file(path: Path, known: KnownFile) -> None:
         _check_digest(file, known, path)
 
 
+def has_digest(data: bytes, known: KnownFile) -> bool:
+    """Whether a file's content has the published checksum."""
+    return _digest(io.BytesIO(data), known) == known.digest.partition(":")[2]
+
+
+def _digest(file: io.BytesIO | io.BufferedReader, known: KnownFile) -> str:
+    """Checksum of what `file` holds, by the algorithm of the published one."""
+    algorithm = known.digest.partition(":")[0]
+    new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
+    return hashlib.file_digest(file, new).hexdigest()
+
+
 def _check_digest(
     file: io.BytesIO | io.BufferedReader, known: KnownFile, where: str | os.PathLike
 ) -> None:
     algorithm, _, expected = known.digest.partition(":")
-    new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
-    found = hashlib.file_digest(file, new).hexdigest()
+    found = _digest(file, known)
     if found != expected:
         size = "" if known.num_bytes is None else f" of {known.num_bytes:,} bytes"
         raise ValueError(

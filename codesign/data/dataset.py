@@ -1,4 +1,4 @@
-"""A data set in memory: images as bytes, labels, and what a training step needs to know.
+"""A data set in memory: images or tokens, labels, and what a training step needs to know.
 
 The split into training, validation and test parts is here too: deterministic, stratified
 and nested, so that a smaller subset is the beginning of a larger one.
@@ -6,10 +6,11 @@ and nested, so that a smaller subset is the beginning of a larger one.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from codesign.data.augment import Augmentation
+from codesign.data.augment import Augmentation, are_tokens
 from codesign.types import is_whole
 
 _HELD_OUT = 0.2  # of arrays, for validation, and as much for the test
@@ -18,10 +19,14 @@ _MOST_CLASSES = 100_000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images of one part of a data set."""
+    """Labelled examples of one part of a data set, images or texts.
 
-    images: np.ndarray  # [N, H, W, C] uint8, or float32 in any unit
-    labels: np.ndarray  # [N] int32, from 0
+    The type says which: int32 are the tokens of texts, all else are pixels. Labels of
+    int32 are classes, those of float32 are the numbers that a regression is to find.
+    """
+
+    images: np.ndarray  # [N, H, W, C] uint8, or float32 in any unit; or [N, T] int32
+    labels: np.ndarray  # [N] int32, from 0; or float32
 
     def __post_init__(self):
         """Checks types and shapes.
@@ -33,22 +38,29 @@ class Split:
         for name, array in (("images", images), ("labels", labels)):
             if not isinstance(array, np.ndarray):
                 raise ValueError(f"`{name}` must be a NumPy array, got {array!r}.")
-        if images.dtype not in (np.uint8, np.float32) or images.ndim != 4:
+        is_images = images.dtype in (np.uint8, np.float32) and images.ndim == 4
+        if not is_images and not (are_tokens(images) and images.ndim == 2):
             raise ValueError(
-                f"`images` must be uint8 or float32 [N, H, W, C], got {images.dtype} "
-                f"{list(images.shape)}."
+                "`images` must be uint8 or float32 [N, H, W, C], or tokens, int32 "
+                f"[N, T], got {images.dtype} {list(images.shape)}."
             )
-        if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+        is_known = labels.dtype in (np.int32, np.float32)
+        if not is_known or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"`labels` must be int32 [{len(images)}], one for each of `images`, got "
-                f"{labels.dtype} {list(labels.shape)}."
+                f"`labels` must be int32 [{len(images)}], one for each of `images`, or "
+                f"float32 of a regression, got {labels.dtype} {list(labels.shape)}."
+            )
+        if labels.dtype == np.float32 and not np.isfinite(labels).all():
+            raise ValueError(
+                f"`labels` holds {np.count_nonzero(~np.isfinite(labels))} numbers that "
+                "are not finite; drop those examples."
             )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "Split":
-        """The images and labels at `indices` `[M]`, copied."""
+        """The examples at `indices` `[M]`, copied."""
         images = np.ascontiguousarray(self.images[indices])
         return Split(images=images, labels=self.labels[indices])
 
@@ -61,14 +73,14 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    num_classes: int  # labels are below it
+    num_classes: int  # labels are below it; 1 of a regression
     mean: tuple[float, ...]  # of the training split, per channel; bytes count as 0..1
-    std: tuple[float, ...]  # likewise; 1 of a channel that never varies
+    std: tuple[float, ...]  # likewise; 1 of a channel that never varies; () of tokens
     augmentation: Augmentation  # of training images
-    class_names: tuple[str, ...]  # in the order of the labels
+    class_names: tuple[str, ...]  # in the order of the labels; () of a regression
 
     def __post_init__(self):
-        """Checks that every label is a class.
+        """Checks that every label is a class, or that all are numbers of a regression.
 
         Raises:
             ValueError: Names the split, its label and the number of classes.
@@ -76,6 +88,15 @@ class Dataset:
         if not is_whole(self.num_classes) or self.num_classes < 1:
             raise ValueError(
                 f"`num_classes` (={self.num_classes!r}) must be a whole number >= 1."
+            )
+        kinds = {s.labels.dtype for s in (self.train, self.validation, self.test)}
+        if kinds == {np.dtype(np.float32)} and self.num_classes == 1:
+            return
+        if kinds != {np.dtype(np.int32)}:
+            raise ValueError(
+                f"`labels` of the splits are {' and '.join(sorted(map(str, kinds)))} and "
+                f"`num_classes` is {self.num_classes}: give int32 for classes throughout, "
+                "or float32 and one class for a regression."
             )
         for part in ("train", "validation", "test"):
             labels = getattr(self, part).labels
@@ -164,6 +185,56 @@ class Dataset:
             class_names=tuple(str(label) for label in range(num_classes)),
         )
 
+    def of_classes(self, classes: Sequence[int]) -> "Dataset":
+        """The data set of some classes, which become 0, 1, ... in the order given.
+
+        Every example stays in its split and keeps its place among those left. The mean
+        and the deviation are those of the training images left. With
+        `digits.of_classes(range(5))` a network learns one half of the digits, to be
+        adapted to `digits.of_classes(range(5, 10))`.
+
+        Args:
+            classes: At least two labels, each once.
+
+        Raises:
+            ValueError: If `classes` are fewer than two, repeat one, or name one that
+                is not there, or if a split has no example of them.
+        """
+        classes = list(classes)
+        if len(classes) < 2 or len(set(classes)) < len(classes):
+            raise ValueError(
+                f"`classes` (={classes}) must be at least two labels, each once."
+            )
+        for label in classes:
+            if not is_whole(label) or not 0 <= label < self.num_classes:
+                raise ValueError(
+                    f"`classes` holds {label!r}, but the {self.num_classes} classes of "
+                    f"{self.name!r} are 0..{self.num_classes - 1}."
+                )
+        new_labels = np.full(self.num_classes, -1, np.int32)
+        new_labels[classes] = np.arange(len(classes))
+        splits = {}
+        for part in ("train", "validation", "test"):
+            split = getattr(self, part)
+            chosen = np.flatnonzero(new_labels[split.labels] >= 0)
+            if not chosen.size:
+                raise ValueError(
+                    f"`classes` (={classes}) have no example in `{part}` of "
+                    f"{self.name!r}; load more of it, or choose other classes."
+                )
+            left = split.take(chosen)
+            splits[part] = dataclasses.replace(left, labels=new_labels[left.labels])
+        mean, std = channel_statistics(splits["train"].images)
+        return dataclasses.replace(
+            self,
+            **splits,
+            name=f"{self.name}[{','.join(map(str, classes))}]",
+            num_classes=len(classes),
+            mean=mean,
+            std=std,
+            class_names=tuple(self.class_names[label] for label in classes),
+        )
+
     def digest(self) -> str:
         """Sha256 of all that a training run sees of it."""
         settings = (self.num_classes, self.augmentation, self.mean, self.std)
@@ -226,8 +297,10 @@ def channel_statistics(
     the machine. A channel that never varies gets the standard deviation 1.
 
     Args:
-        images: `[N, H, W, C]` uint8 or float32.
+        images: `[N, H, W, C]` uint8 or float32; or int32 tokens, which have neither.
     """
+    if are_tokens(images):
+        return (), ()
     if images.dtype != np.uint8:
         wide = images.astype(np.float64)
         means, stds = wide.mean((0, 1, 2)), wide.std((0, 1, 2))

@@ -9,21 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from codesign.data import resize
+from codesign.data import partition, resize
 from codesign.data.augment import Augmentation
-from codesign.data.dataset import (
-    Dataset,
-    Split,
-    channel_statistics,
-    stratified_order,
-)
+from codesign.data.dataset import Dataset, Split, channel_statistics
 from codesign.types import is_whole
 
 _MIN_IMAGE_SIZE = 8  # three halvings, as every network here makes at least
 _MAX_IMAGE_SIZE = 4096  # a single image is then 48 MiB
 _NOMINAL_IMAGE_SIZE = 32  # that `Augmentation.crop_padding` below refers to
-_HELD_OUT = 0.1  # of a published training part, for validation
-_TRAIN, _VALIDATION = 0.6, 0.2  # of a set that is published in one part
 
 DataDir = str | os.PathLike[str] | None
 
@@ -43,17 +36,25 @@ class Source:
     padded_size: int | None = None  # size reached by a black border, not by scaling
 
 
-_SOURCES: dict[str, Source] = {}
+# Finds out about a set that is not the same everywhere, given `data_dir` and the size
+# of images that was asked for. Images are then read in that size.
+Opener = Callable[[DataDir, int | None], Source]
+
+_SOURCES: dict[str, Source | Opener] = {}
 
 
-def register(name: str, source: Source) -> None:
-    """Enters a data set, to be loaded by its name."""
+def register(name: str, source: Source | Opener) -> None:
+    """Enters a data set, to be loaded by its name.
+
+    Of a name that ends in a colon the rest is a path, which the opener gets as
+    `data_dir`: `folder:` is for `load("folder:PATH")`.
+    """
     _SOURCES[name] = source
 
 
 def names() -> tuple[str, ...]:
-    """Names of all data sets, sorted."""
-    return tuple(sorted(_SOURCES))
+    """Names of all data sets, sorted, without those that need a path."""
+    return tuple(sorted(name for name in _SOURCES if not name.endswith(":")))
 
 
 def load(
@@ -74,12 +75,14 @@ def load(
     for validation; `digits` is split 60 : 20 : 20.
 
     Args:
-        name: One of `DATASETS`.
+        name: One of `DATASETS`, or `folder:PATH` for a folder of images, laid out as
+            `folders` says.
         data_dir: Folder with the published files. None for the folder in `CODESIGN_DATA`,
             else the cache, else a download. `digits` comes with scikit-learn and needs
-            none.
-        image_size: Pixels on each side, at least 8; None for 32. Images of 28x28 pixels
-            get a black border to become 32x32; all else is scaled bilinearly.
+            none; the path of a folder of images starts from here.
+        image_size: Pixels on each side, at least 8; None for 32, or for 64 of folders of
+            images and `tiny_imagenet`. Images of 28x28 pixels get a black border to
+            become 32x32; all else is scaled bilinearly.
         num_train, num_validation, num_test: Size of each split; None for all there is.
         seed: Root of the split. Keep it when seeds of training vary.
 
@@ -90,38 +93,23 @@ def load(
         ValueError: If an argument is out of its range, or a file is damaged.
         FileNotFoundError: If the files are not there and cannot be downloaded.
     """
-    if not isinstance(name, str) or name not in _SOURCES:
-        raise ValueError(
-            f"`name` (={name!r}) is no known data set; choose one of "
-            f"{', '.join(names())}."
-        )
-    source = _SOURCES[name]
+    source = _source(name, data_dir, image_size)
     size = source.image_size if image_size is None else image_size
     if not is_whole(size) or not _MIN_IMAGE_SIZE <= size <= _MAX_IMAGE_SIZE:
         raise ValueError(
             f"`image_size` (={size!r}) must be a whole number >= {_MIN_IMAGE_SIZE} and <= "
             f"{_MAX_IMAGE_SIZE}; leave it out for {source.image_size}."
         )
-    if not is_whole(seed) or not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` (={seed!r}) must be a whole number in 0..2**32-1.")
-    requests = {"train": num_train, "validation": num_validation, "test": num_test}
-    for part, number in requests.items():  # before reading, which may take seconds
-        if number is not None and (not is_whole(number) or number < 1):
-            raise ValueError(
-                f"`num_{part}` (={number!r}) must be a whole number >= 1; leave it out "
-                "for all images there are."
-            )
+    sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+    seed = partition.checked(sizes, seed)  # before reading, which may take seconds
 
-    pools = _split(*source.read(data_dir), int(seed))
+    train, test = source.read(data_dir)
+    test_labels = None if test is None else test.labels
+    chosen = partition.partition(train.labels, test_labels, sizes, seed, name)
     splits = {}
-    for part, (whole, order) in pools.items():
-        number = requests[part] or len(order)
-        if number > len(order):
-            raise ValueError(
-                f"`num_{part}` (={number}) exceeds the {len(order)} {part} images of "
-                f"{name!r}; ask for fewer, or leave it out for all."
-            )
-        taken = whole.take(order[:number])
+    for part, (origin, indices) in chosen.items():
+        whole = test if test is not None and origin == "test" else train
+        taken = whole.take(indices)
         images = _fit(taken.images, int(size), source.padded_size)
         splits[part] = Split(images=images, labels=taken.labels)
     mean, std = channel_statistics(splits["train"].images)
@@ -137,25 +125,18 @@ def load(
     )
 
 
-def _split(
-    train: Split, test: Split | None, seed: int
-) -> dict[str, tuple[Split, np.ndarray]]:
-    """For each split, where its images are and their indices, most needed first."""
-    order = stratified_order(train.labels, seed)
-    if test is None:
-        first = round(_TRAIN * len(order))
-        second = first + round(_VALIDATION * len(order))
-        return {
-            "train": (train, order[:first]),
-            "validation": (train, order[first:second]),
-            "test": (train, order[second:]),
-        }
-    first = len(order) - round(_HELD_OUT * len(order))
-    return {
-        "train": (train, order[:first]),
-        "validation": (train, order[first:]),
-        "test": (test, stratified_order(test.labels, seed)),
-    }
+def _source(name: str, data_dir: DataDir, image_size: int | None) -> Source:
+    kind, colon, path = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind + colon not in _SOURCES or bool(colon) != bool(path):
+        raise ValueError(
+            f"`name` (={name!r}) is no known data set; choose one of "
+            f"{', '.join(names())}, or folder:PATH for images of your own."
+        )
+    source = _SOURCES[kind + colon]
+    if isinstance(source, Source):
+        return source
+    where = os.path.join(data_dir or "", path) if colon else data_dir
+    return source(where, image_size)
 
 
 def _fit(images: np.ndarray, size: int, padded_size: int | None) -> np.ndarray:

@@ -23,8 +23,8 @@ class Distribution:
     files: tuple[KnownFile, ...]  # all needed
     gzipped: bool  # whether `NAME.gz` will do for each of them
     archive: KnownFile | None  # a .tar.gz file that will do instead of all of them
-    downloads: tuple[KnownFile, ...]  # what to fetch
-    url: str  # folder on the server, ending in a slash
+    downloads: tuple[KnownFile, ...]  # what to fetch; () where a person has to
+    url: str  # folder on the server, ending in a slash; or where a person gets it
 
     def missing(self, folder: Path) -> list[KnownFile]:
         """Those of `files` that `folder` holds in no form; empty if it has the archive."""
@@ -70,7 +70,7 @@ def locate(
         for folder in _candidates(distribution, root):
             if not distribution.missing(folder):
                 return folder
-    if data_dir is not None:
+    if data_dir is not None or not distribution.downloads:
         raise FileNotFoundError(_advice(distribution, roots))
     target = cache / distribution.name
     _download(distribution, target, _advice(distribution, roots))
@@ -112,6 +112,8 @@ def _advice(distribution: Distribution, roots: list[Path]) -> str:
         if 0 < len(missing) < len(distribution.files):
             names = ", ".join(file.name for file in missing)
             text += f"{folder} has some, but lacks {names}. "
+    if not distribution.downloads:
+        text += f"Nothing downloads it: get it from {distribution.url} and unpack it. "
     return text + (
         "Give the folder as `data_dir` (--data_dir=DIR) or in the environment variable "
         f"{ENVIRONMENT_VARIABLE}."

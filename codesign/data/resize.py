@@ -1,5 +1,7 @@
 """Brings square images to a size, bit for bit alike on every machine."""
 
+import functools
+
 import numpy as np
 
 _WEIGHT_STEPS = 2**14  # weights are multiples of 1/16384
@@ -44,6 +46,7 @@ def bilinear(images: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
+@functools.lru_cache(64)  # folders hold images of few sizes
 def _weights(old: int, new: int) -> np.ndarray:
     """`[new, old]`: how much each old pixel adds to each new one; pixel centres fit."""
     scale = old / new

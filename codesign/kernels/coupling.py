@@ -10,8 +10,11 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from codesign.kernels.boundary import apart, zero_after
+from codesign.kernels.coupling_checks import check_streams, check_value, depth_of
+from codesign.kernels.named_op import uncounted
 from codesign.numerics import lattice
-from codesign.types import Array, PyTree, is_whole
+from codesign.numerics.read_errors import read
+from codesign.types import Array, PyTree
 
 Residual = Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
 
@@ -21,6 +24,19 @@ class Streams(NamedTuple):
 
     first: Array
     second: Array
+
+
+class Reads(NamedTuple):
+    """Of the memory that the streams are read from, at the end of each block.
+
+    Attributes:
+        rate: [depth] of values that are read as noise; see `numerics.read_errors.read`.
+        words: [depth, 6, W] of random keys: of both streams going forward, of both going
+            back, of their gradients.
+    """
+
+    rate: Array
+    words: Array
 
 
 class Coupled(NamedTuple):
@@ -47,6 +63,7 @@ def couple(
     streams: Streams,
     *,
     fraction_bits: int | None = None,
+    reads: Reads | None = None,
 ) -> Coupled:
     """Runs a stack of reversible blocks.
 
@@ -70,6 +87,9 @@ def couple(
             while no value is beyond 2^(24 - fraction_bits). The gradient passes the
             rounding of f1 and f2. None leaves the streams as they are, with an inverse
             that is as exact as float additions are.
+        reads: Of a memory that errs: each block leaves what is read of its outputs, and
+            the backward pass reads them once more before it inverts them. No gradient
+            reaches the rate.
 
     Raises:
         ValueError: If the streams or the values of f1 and f2 do not fit each other, the
@@ -79,7 +99,7 @@ def couple(
     stack = _Stack.of(f1, f2, blocks, shared, streams, fraction_bits)
     run = jax.custom_vjp(stack.forward)
     run.defvjp(stack.forward_keeping_outputs, stack.backward, symbolic_zeros=True)
-    return run(stack.blocks, stack.shared, Streams(*streams))
+    return run(stack.blocks, stack.shared, Streams(*streams), reads)
 
 
 def invert(
@@ -141,8 +161,8 @@ class _Stack:
 
     @classmethod
     def of(cls, f1, f2, blocks, shared, streams, fraction_bits) -> "_Stack":
-        _check_streams(streams, fraction_bits)
-        depth = _depth(blocks)
+        check_streams(streams, fraction_bits)
+        depth = depth_of(blocks)
         shared, shared_tree = jax.tree.flatten(shared)
         functions, leaves, num_own = [], [], len(shared)
         for name, f, block in zip(("f1", "f2"), (f1, f2), blocks, strict=True):
@@ -154,7 +174,7 @@ class _Stack:
                 return f(*trees, x)
 
             x = jax.eval_shape(lambda x: x, streams[0])
-            _check_value(name, jax.eval_shape(of_leaves, first, shared[:num_own], x), x)
+            check_value(name, jax.eval_shape(of_leaves, first, shared[:num_own], x), x)
             f, held = jax.closure_convert(of_leaves, first, shared[:num_own], x)
             ends = len(shared), len(shared) + len(held)
             shared = [*shared, *held]
@@ -166,33 +186,34 @@ class _Stack:
             leaves.append(flat)
         return cls(tuple(functions), tuple(leaves), shared, fraction_bits, depth)
 
-    def forward(self, blocks, shared, streams) -> Coupled:
+    def forward(self, blocks, shared, streams, reads) -> Coupled:
         def step(streams: Streams, i: Array):
             x1, x2 = streams
             first = self._evaluate(0, i, blocks, shared, x1)
             y2 = x2 + first.value
             second = self._evaluate(1, _once(i, [y2]), blocks, shared, y2)
             y1 = x1 + second.value
-            num_beyond = lattice.num_beyond([y1, y2], self.fraction_bits)
+            y1, y2 = self._read(reads, i, 0, (y1, y2))
+            num_beyond = uncounted(_num_beyond, y1, y2, bits=self.fraction_bits)
             num_beyond += first.used + second.used
             return Streams(y1, y2), ((first.aux, second.aux), num_beyond)
 
         streams, (aux, beyond) = lax.scan(step, streams, jnp.arange(self.depth))
         return Coupled(streams, aux, jnp.sum(beyond))
 
-    def forward_keeping_outputs(self, blocks, shared, streams):
+    def forward_keeping_outputs(self, blocks, shared, streams, reads):
         first, second, of_all = (
             tuple(leaf.perturbed for leaf in leaves) for leaves in (*blocks, shared)
         )
         wanted = _Wanted((first, second), of_all)
-        blocks, shared, streams = jax.tree.map(
-            lambda primal: primal.value, (blocks, shared, streams)
+        blocks, shared, streams, reads = jax.tree.map(
+            lambda primal: primal.value, (blocks, shared, streams, reads)
         )
-        found = self.forward(blocks, shared, streams)
-        return found, (blocks, shared, found.streams, wanted)
+        found = self.forward(blocks, shared, streams, reads)
+        return found, (blocks, shared, found.streams, reads, wanted)
 
     def backward(self, kept, cotangents: Coupled):
-        blocks, shared, streams, wanted = kept
+        blocks, shared, streams, reads, wanted = kept
 
         def half(k, i, x, y, d_x, d_y, d_blocks, d_shared):
             """Undoes y = x' + f(x): returns x', and d_x with f's share."""
@@ -211,7 +232,9 @@ class _Stack:
             return y - found.value, d_x, d_blocks, d_shared
 
         def step(carry, i):
-            (y1, y2), (d1, d2), (of_first, of_second), d_shared = carry
+            streams, gradients, (of_first, of_second), d_shared = carry
+            y1, y2 = self._read(reads, i, 1, streams)
+            d1, d2 = self._read(reads, i, 2, gradients, is_gradient=True)
             x1, d2, of_second, d_shared = half(
                 1, i, y2, y1, d2, d1, of_second, d_shared
             )
@@ -237,7 +260,19 @@ class _Stack:
             reverse=True,
         )
         d_blocks = tuple(map(_spread, d_blocks, wanted.blocks))
-        return d_blocks, _spread(d_shared, wanted.shared), d_streams
+        return d_blocks, _spread(d_shared, wanted.shared), d_streams, None
+
+    def _read(self, reads, i, time: int, arrays, *, is_gradient: bool = False):
+        """What a memory returns of two arrays after block i, for the `time`-th time."""
+        if reads is None:
+            return arrays
+        words = _at(reads.words, i)[2 * time :]
+        found = [
+            uncounted(read, a, _at(reads.rate, i), word)
+            for a, word in zip(arrays, words[:2], strict=True)
+        ]
+        bits = None if is_gradient else self.fraction_bits
+        return [_nearest(a, bits) for a in found]
 
     def inverse(self, streams: Streams) -> Streams:
         def step(streams: Streams, i: Array):
@@ -297,7 +332,7 @@ class _Stack:
             ]
             return tree.unflatten(again)(cotangent)[1]
 
-        value = lattice.nearest(value, self.fraction_bits)
+        value = _nearest(value, self.fraction_bits)
         return _Value(value, aux, pull_leaves, pull_input, used)
 
 
@@ -319,6 +354,14 @@ def _apart(evaluate: Callable, floats: list[Array], x: Array, i: Array):
         [next(own) if place is None else (*floats, x)[place] for place in places]
     )
     return value, aux, pull, zero_after(kept)
+
+
+def _nearest(x: Array, bits: int | None) -> Array:
+    return uncounted(lattice.nearest, x, fraction_bits=bits)
+
+
+def _num_beyond(*arrays, bits):
+    return lattice.num_beyond(arrays, bits)
 
 
 def _once(i: Array, arrays: list[Array]) -> Array:
@@ -356,45 +399,3 @@ def _instantiated(cotangent: Any) -> Array:
     shaped: Any = getattr(cotangent, "aval", None)
     is_zero = isinstance(cotangent, SymbolicZero)
     return jnp.zeros(shaped.shape, shaped.dtype) if is_zero else cotangent
-
-
-def _check_streams(streams: Streams, fraction_bits: int | None) -> None:
-    of_first, of_second = ((jnp.shape(a), jnp.result_type(a)) for a in streams)
-    if of_first != of_second:
-        raise ValueError(
-            f"`streams` are {of_first[1]}{[*of_first[0]]} and {of_second[1]}"
-            f"{[*of_second[0]]}; a reversible stack needs two of one shape and type, such "
-            "as halves of an even number of channels."
-        )
-    if fraction_bits is None:
-        return
-    if not is_whole(fraction_bits) or not 0 <= fraction_bits <= 23:
-        raise ValueError(
-            f"`fraction_bits` (={fraction_bits!r}) must be a whole number from 0 to 23, "
-            "or None for float streams."
-        )
-    if of_first[1] != jnp.float32:
-        raise ValueError(
-            f"`streams` are {of_first[1]}, but a lattice of `fraction_bits` "
-            f"(={fraction_bits}) is float32; convert them, or pass None."
-        )
-
-
-def _check_value(name: str, found: Any, x: jax.ShapeDtypeStruct) -> None:
-    value, _ = found
-    if (value.shape, value.dtype) != (x.shape, x.dtype):
-        raise ValueError(
-            f"`{name}` makes {value.dtype}{[*value.shape]} of {x.dtype}{[*x.shape]}; a "
-            "block of a reversible stack may change neither shape nor type, so do strides "
-            "and pools outside of it."
-        )
-
-
-def _depth(blocks: tuple[PyTree, PyTree]) -> int:
-    shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(blocks)}
-    if len(shapes) != 1 or shapes in ({()}, {(0,)}):
-        raise ValueError(
-            f"`blocks` has leaves of {sorted(shapes)} slices; all need the same number, "
-            "one for each block."
-        )
-    return shapes.pop()[0]

@@ -56,6 +56,18 @@ def named_op(
     return _named(name, fn, tuple(sorted(static.items())))(*args)
 
 
+FREE = "free"  # kind of what a chip does not do
+
+
+def uncounted(fn: Callable, *args: jax.Array, **static: Any):
+    """Returns `fn(*args, **static)`, which no chip computes: checks, emulated errors.
+
+    A tracer takes an output for the first operand where it has its shape, and for a
+    constant where it has not.
+    """
+    return named_op(FREE, fn, *args, **static)
+
+
 @functools.cache
 def _named(name: OpName, fn: Callable, static: tuple) -> Callable:
     def call(*args):

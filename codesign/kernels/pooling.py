@@ -3,10 +3,11 @@
 import functools
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from codesign.kernels.named_op import named_op
-from codesign.types import Array
+from codesign.types import Array, is_whole
 
 
 def max_pool(
@@ -57,6 +58,45 @@ def global_average_pool(x: Array) -> Array:
     """Mean over the map: [B, H, W, C] -> [B, C]."""
     window = x.shape[1] * x.shape[2]
     return named_op("pool", _mean, x, variant="global_average", window=window)
+
+
+def area_pool(x: Array, side: int) -> Array:
+    """Mean over `side` x `side` equal areas of a map: [B, H, W, C] -> [B, side, side, C].
+
+    Where areas cut a pixel, each gets its share, so that H and W need not be multiples;
+    a smaller map is enlarged, each value over its area.
+
+    Raises:
+        ValueError: If `side` is no whole number from 1.
+    """
+    if not is_whole(side) or side < 1:
+        raise ValueError(f"`side` (={side!r}) must be a whole number of at least 1.")
+    height, width = x.shape[1:3]
+    if (height, width) == (side, side):
+        return x
+    window = max(1, -(-height // side)) * max(1, -(-width // side))
+    return named_op("pool", _area_mean, x, variant="average", window=window, side=side)
+
+
+def _area_mean(x, *, side):
+    """Along one axis after the other, as products with the areas' shares."""
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length % side == 0:
+            shape = (*x.shape[:axis], side, length // side, *x.shape[axis + 1 :])
+            x = jnp.mean(x.reshape(shape), axis + 1)
+        else:
+            shares = jnp.asarray(_shares(length, side), x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(x, shares, (axis, 1)), -1, axis)
+    return x
+
+
+def _shares(length: int, parts: int) -> np.ndarray:
+    """[parts, length] of each of `length` pixels in the mean over each of `parts`."""
+    ends = np.arange(1, parts + 1)[:, None] * length / parts
+    pixels = np.arange(length)[None]
+    overlap = np.minimum(ends, pixels + 1) - np.maximum(ends - length / parts, pixels)
+    return np.maximum(overlap, 0) * parts / length
 
 
 def _max_pool(x, *, size):

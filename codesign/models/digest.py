@@ -21,8 +21,11 @@ def digest(network: Network) -> str:
     """
     key = jax.random.key(0)
     variables = jax.eval_shape(network.init, key)
-    image = jax.ShapeDtypeStruct((2, *network.image_shape), jnp.float32)
+    image = network.batch(2)
     mask = jax.ShapeDtypeStruct((network.num_sites,), jnp.float32)
+
+    # What is frozen is an argument, not a constant of the steps, which are printed.
+    variables = {**jax.eval_shape(lambda: network.frozen), **variables}
 
     def train(variables, image, mask, key):
         return network.apply(variables, image, mask, train=True, key=key)
@@ -35,7 +38,9 @@ def digest(network: Network) -> str:
         jax.make_jaxpr(train)(variables, image, mask, key),
         jax.make_jaxpr(evaluate)(variables, image, mask),
     )
-    return digest_of((network.module, *map(steps_of, steps)))
+    frozen = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(network.frozen)]
+    hashed = hashlib.sha256(b"".join(frozen)).hexdigest() if frozen else ""
+    return digest_of((network.module, *map(steps_of, steps), *filter(None, [hashed])))
 
 
 def steps_of(jaxpr: Any) -> str:

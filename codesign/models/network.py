@@ -1,5 +1,6 @@
-"""An image classifier with batch-norm sites, as every other package knows it."""
+"""A classifier, with batch-norm sites or without, as every other package knows it."""
 
+import copy
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ MAX_SITES = 128  # that a search takes
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A Flax module with BN sites, and the shapes it works on.
+    """A Flax module, its BN sites, and the shapes it works on.
 
         class Small(nn.Module):
             @nn.compact
@@ -31,13 +32,15 @@ class Network:
 
     Attributes:
         module: Called as `module(x, bn_mask, train=...)`, x [B, H, W, C] and bn_mask
-            [num_sites]; returns logits [B, num_classes]. It holds `params` and
-            `batch_stats`.
+            [num_sites]; returns logits [B, num_classes]. It holds `params`,
+            `batch_stats`, and whatever `frozen` has.
         num_sites: Length C of `bn_mask`; left out, it is found from the module.
-        image_shape: (H, W, C) of one input.
+        image_shape: (H, W, C) of one input; (T,) of texts, x [B, T] int32.
         num_classes: Width of the logits.
         paper_sites: Of the published placement, as `mask` takes them.
         label: What tables call the network; by default the name of the module's class.
+        frozen: Variables that no training changes, by collection, such as those of a
+            pre-trained backbone.
     """
 
     module: Any
@@ -46,13 +49,14 @@ class Network:
     num_classes: int = 10
     paper_sites: tuple[str, ...] = ()
     label: str = ""
+    frozen: PyTree = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
         """Finds what was left out.
 
         Raises:
             TypeError: If `module` is no Flax module.
-            ValueError: If the module has no site, misses one, or its logits are not
+            ValueError: If the module misses a site, or its logits are not
                 [B, num_classes]; or `num_sites` is no number of sites.
         """
         if not self.label:
@@ -82,8 +86,10 @@ class Network:
             )
         shape = self.image_shape
         is_shape = isinstance(shape, Sequence) and all(map(is_whole, shape))
-        if not is_shape or len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"`image_shape` (={shape!r}) must be (H, W, C).")
+        if not is_shape or len(shape) not in (1, 3) or min(shape) < 1:
+            raise ValueError(
+                f"`image_shape` (={shape!r}) must be (H, W, C), or (T,) of texts."
+            )
         sites = set()
 
         def note(call, args, kwargs, context):
@@ -92,8 +98,8 @@ class Network:
             return call(*args, **kwargs)
 
         def forward(key):
-            image, mask = jnp.zeros((1, *shape)), jnp.ones(MAX_SITES)
-            return self.module.init_with_output(key, image, mask, train=True)[0]
+            mask = jnp.ones(MAX_SITES)
+            return self.module.init_with_output(key, self._zeros(), mask, train=True)[0]
 
         try:
             with nn.intercept_methods(note):
@@ -107,12 +113,7 @@ class Network:
                     f"{self.label} is called as `module(x, bn_mask, train=...)`."
                 )
             raise
-        if not sites:
-            raise ValueError(
-                f"The network {self.label!r} has no batch-norm site; place "
-                "`models.MaskedBatchNorm(site=0)` and on where a norm may stand."
-            )
-        if missing := set(range(max(sites) + 1)) - sites:
+        if missing := set(range(len(sites))) - sites:
             raise ValueError(
                 f"The network {self.label!r} has sites {sorted(sites)}, but none of "
                 f"{sorted(missing)}; number them from 0 without a gap."
@@ -124,12 +125,30 @@ class Network:
             )
         return len(sites)
 
+    def batch(self, size: int) -> jax.ShapeDtypeStruct:
+        """Shape and type of `size` images, or texts."""
+        dtype = jnp.int32 if len(self.image_shape) == 1 else jnp.float32
+        return jax.ShapeDtypeStruct((size, *self.image_shape), dtype)
+
     def init(self, key: Array) -> PyTree:
-        """Variables `{"params", "batch_stats"}` drawn from `key`."""
-        images = jnp.zeros((1, *self.image_shape), jnp.float32)
-        return self.module.init(
-            key, images, jnp.ones(self.num_sites, jnp.float32), train=True
+        """Variables `{"params", "batch_stats"}` drawn from `key`.
+
+        Raises:
+            ValueError: If the module has others, and `frozen` has them not.
+        """
+        drawn = self.module.init(
+            key, self._zeros(), jnp.ones(self.num_sites, jnp.float32), train=True
         )
+        found = {name: drawn.pop(name, {}) for name in ("params", "batch_stats")}
+        if drawn.keys() - self.frozen.keys():
+            raise ValueError(
+                f"The network {self.label!r} has variables in {sorted(drawn)}, which no "
+                f"training changes; pass them as `frozen` (={sorted(self.frozen)})."
+            )
+        return found
+
+    def _zeros(self) -> Array:
+        return jnp.zeros_like(self.batch(1))
 
     def apply(
         self,
@@ -141,9 +160,11 @@ class Network:
         key: Array | None = None,
         **settings: Any,
     ) -> tuple[Array, PyTree]:
-        """Logits [B, num_classes] of images [B, H, W, C], and the batch statistics.
+        """Logits [B, num_classes] of images or texts, and the batch statistics.
 
         With `train` the statistics are updated, otherwise they come back unchanged.
+        `variables` are `params`, `batch_stats` and, in place of the network's own, what
+        is frozen.
         `key` feeds dropout, and whatever else of the module draws at random. `settings`
         are further arguments of the module, such as `mantissa_bits` of `InFormats`.
 
@@ -155,11 +176,12 @@ class Network:
                 f"`bn_mask` has shape {jnp.shape(bn_mask)}; this network has "
                 f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
             )
+        variables = {**self.frozen, **variables}
         if not train:
             logits = self.module.apply(
                 variables, images, bn_mask, train=False, **settings
             )
-            return logits, variables["batch_stats"]
+            return logits, variables.get("batch_stats", {})
         logits, updates = self.module.apply(
             *(variables, images, bn_mask),
             **settings,
@@ -167,7 +189,7 @@ class Network:
             mutable=["batch_stats"],
             rngs=key,
         )
-        return logits, updates["batch_stats"]
+        return logits, updates.get("batch_stats", {})
 
     def stored(self, params: PyTree, key: Array) -> PyTree:
         """What is kept of new parameters between steps: all of them, exactly.
@@ -177,16 +199,24 @@ class Network:
         keep = getattr(self.module, "stored", None)
         return params if keep is None else keep(params, key)
 
+    def with_frozen(self, frozen: PyTree) -> "Network":
+        """The same network, its frozen variables in other arrays, as `jax.jit` needs."""
+        other = copy.copy(self)
+        object.__setattr__(other, "frozen", frozen)
+        return other
+
     def trace_args(self) -> tuple[Any, ...]:
         """`(fn, *shapes)` for `workload.trace`: one image through the whole network."""
 
         def forward(variables, images, bn_mask):
             return self.apply(variables, images, bn_mask, train=False)[0]
 
-        variables = jax.eval_shape(self.init, jax.random.key(0))
-        image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        def init(key):
+            return {**self.frozen, **self.init(key)}
+
+        variables = jax.eval_shape(init, jax.random.key(0))
         bn_mask = jax.ShapeDtypeStruct((self.num_sites,), jnp.float32)
-        return forward, variables, image, bn_mask
+        return forward, variables, self.batch(1), bn_mask
 
     def mask(self, sites: Iterable[int | str]) -> Array:
         """Mask [num_sites] with ones at `sites`.

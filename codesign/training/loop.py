@@ -104,19 +104,23 @@ class Trainer:
         def preprocess(key, images):
             return normalise(augment(key, images, dataset.augmentation), mean, std)
 
-        step = make_step(network, self._optimizer, preprocess, chip_costs=chip_costs)
-
-        def gathered_step(state, images, labels, indices, design):
+        def gathered_step(state, images, labels, indices, design, frozen):
             self.num_step_traces += 1  # runs while tracing only
+            step = make_step(
+                network.with_frozen(frozen),
+                self._optimizer,
+                preprocess,
+                chip_costs=chip_costs,
+            )
             state, metrics = step(state, (images[indices], labels[indices]), design)
             latest, observed = flat(metrics), state.observed
             observed = jnp.stack([latest, observed[1] + latest, observed[2]])
             # One array, as every one of a hundred would cost a microsecond or two.
             return dataclasses.replace(state, observed=observed), latest
 
-        def scanned_steps(state, images, labels, indices, design):
+        def scanned_steps(state, images, labels, indices, design, frozen):
             def body(state, indices):
-                return gathered_step(state, images, labels, indices, design)
+                return gathered_step(state, images, labels, indices, design, frozen)
 
             state, observed = jax.lax.scan(body, state, indices)
             return state, observed[-1]
@@ -132,9 +136,16 @@ class Trainer:
             lambda seed: init_state(network, self._optimizer, seed),
             compiler_options=quick,
         )
-        evaluate = make_evaluate(network, lambda x: normalise(x, mean, std))
-        self._evaluate = jax.jit(evaluate)
-        self._health = jax.jit(make_gradient_health(network))
+
+        def evaluate(frozen, *batch):
+            bound = network.with_frozen(frozen)
+            return make_evaluate(bound, lambda x: normalise(x, mean, std))(*batch)
+
+        def health(frozen, *batch):
+            return make_gradient_health(network.with_frozen(frozen))(*batch)
+
+        self._evaluate, self._health = jax.jit(evaluate), jax.jit(health)
+        self._frozen = jax.tree.map(jnp.asarray, network.frozen)
         self._images = jnp.asarray(dataset.train.images)
         self._labels = jnp.asarray(dataset.train.labels)
         self._splits = {
@@ -234,7 +245,8 @@ class Trainer:
             if is_first:
                 tell_phase("compiling")
             run.state, latest = self._dispatch(
-                run.state, self._images, self._labels, indices, run.design
+                *(run.state, self._images, self._labels, indices, run.design),
+                self._frozen,
             )
             if on_step is not None:
                 taken += 1 if self._on_cpu else len(indices)
@@ -336,13 +348,15 @@ class Trainer:
         )
         labels = self._labels[:_HEALTH_IMAGES]
         mask = jnp.asarray(bn_mask, jnp.float32)
-        return np.asarray(self._health(variables, images, labels, mask), float)
+        return np.asarray(
+            self._health(self._frozen, variables, images, labels, mask), float
+        )
 
     def accuracy(self, state: TrainState, design: Any, split: str) -> float:
         """Fraction of the images of `validation` or `test` that are classified rightly."""
         images, labels, weights = self._splits[split]
         correct = [
-            self._evaluate(state, design, *batch)
+            self._evaluate(self._frozen, state, design, *batch)
             for batch in zip(images, labels, weights, strict=True)
         ]
         return float(sum(map(float, correct)) / weights.sum())

@@ -109,3 +109,15 @@ def test_normalise_rejects_what_does_not_fit():
         normalise(images, (0.5,), (1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match=r"`std` must be > 0.*0\.0"):
         normalise(images, (0.5, 0.5, 0.5), (1.0, 0.0, 1.0))
+
+
+def test_tokens_pass_through_as_they_are():
+    tokens = jnp.arange(12, dtype=jnp.int32).reshape(4, 3)
+
+    @jax.jit
+    def preprocess(key, x):
+        return normalise(augment(key, x, Augmentation(1, flip=True)), (), ())
+
+    found = preprocess(jax.random.key(0), tokens)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, tokens)

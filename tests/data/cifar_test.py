@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import gzip
 import hashlib
 import io
@@ -73,6 +74,96 @@ def test_record_by_hand(tmp_path):
     image = train.images[0]
     assert (image[0, 1, 0], image[1, 0, 1], image[31, 31, 2]) == (1, 2, 3)
     assert image.sum() == 6
+
+
+_TWO_LABELS = ("train.bin", "test.bin")
+
+
+def _two_labels(fine=(99, 0), coarse=(19, 0)):
+    """Two records a file, of a coarse label, a fine one and random pixels."""
+    rng = np.random.default_rng(0)
+    records = rng.integers(0, 256, (2, 3074)).astype(np.uint8)
+    records[:, 0], records[:, 1] = coarse, fine
+    return dict.fromkeys(_TWO_LABELS, records.tobytes())
+
+
+def _distribution_100(contents):
+    files = tuple(_known(name, data) for name, data in contents.items())
+    return dataclasses.replace(cifar.CIFAR100, files=files, archive=None)
+
+
+def _read_100(tmp_path, contents, published=None, **settings):
+    distribution = _distribution_100(published or contents)
+    folder = _folder(tmp_path, contents)
+    return cifar.read_splits(folder, distribution, (20, 100), **settings)
+
+
+def test_two_label_bytes_by_hand(tmp_path):
+    # Coarse 3, fine 42; red 1 at (0, 1), blue 3 at (31, 31).
+    record = np.zeros(3074, np.uint8)
+    record[:2], record[2 + 1], record[3073] = (3, 42), 1, 3
+    contents = _two_labels() | {"train.bin": record.tobytes()}
+    train, test = _read_100(tmp_path, contents)
+    assert train.labels.tolist() == [42]
+    assert test.labels.tolist() == [99, 0]
+    image = train.images[0]
+    assert (image[0, 1, 0], image[31, 31, 2], image.sum()) == (1, 3, 4)
+    coarse, _ = _read_100(tmp_path, contents, label_byte=0)
+    assert coarse.labels.tolist() == [3]
+    np.testing.assert_array_equal(coarse.images, train.images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"fine": (100, 0)}, r"the label 100, but the 100 classes are 0\.\.99"),
+        ({"coarse": (0, 20)}, r"the label 20, but the 20 classes are 0\.\.19"),
+    ],
+)
+def test_both_labels_are_checked(tmp_path, labels, message):
+    with pytest.raises(ValueError, match=rf"train\.bin holds {message}"):
+        _read_100(tmp_path, _two_labels(**labels))
+
+
+def test_another_checksum_is_refused_or_told_of_once(tmp_path, caplog):
+    published = _two_labels()
+    contents = {name: data[:-1] + b"?" for name, data in published.items()}
+    with pytest.raises(ValueError, match=r"not the published train\.bin"):
+        _read_100(tmp_path, contents, published)
+    with caplog.at_level("WARNING"):
+        train, _ = _read_100(tmp_path, contents, published, strict=False)
+    assert train.images[-1, -1, -1, -1] == ord("?")
+    (record,) = caplog.records
+    for part in ("train.bin and ", "test.bin: ", "published cifar100"):
+        assert part in record.getMessage()
+    caplog.clear()
+    _read_100(tmp_path, published, strict=False)
+    assert not caplog.records
+
+
+def test_an_archive_of_a_known_checksum_needs_none_of_its_members(tmp_path):
+    published = _two_labels()
+    contents = {name: data[:-1] + b"?" for name, data in published.items()}
+    archive = _archive(tmp_path, [(f"x/{n}", d) for n, d in contents.items()])
+    path = tmp_path / archive.name
+    distribution = dataclasses.replace(
+        _distribution_100(published), folders=("x",), archive=archive
+    )
+    read = functools.partial(cifar.read_splits, tmp_path, distribution, (20, 100))
+    train, _ = read(strict=False)
+    assert train.labels.tolist() == [99, 0]
+    with pytest.raises(ValueError, match=r"x/train\.bin is not the published"):
+        read()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"tar\.gz is not the published"):
+        read(strict=False)
+
+
+def test_another_size_is_refused_all_the_same(tmp_path):
+    published = _two_labels()
+    contents = published | {"test.bin": published["test.bin"][:3074]}
+    with pytest.raises(ValueError, match=r"test\.bin is cut short: it holds 3,074"):
+        _read_100(tmp_path, contents, published, strict=False)
 
 
 def test_folder_and_archive_agree(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.data import Dataset, Split, normalise
+from codesign.data import Augmentation, Dataset, Split, normalise
 from codesign.data.dataset import channel_statistics, stratified_order
 
 
@@ -172,3 +172,100 @@ def test_labels_beyond_the_classes_are_refused_in_a_dataset_of_parts(part, label
         dataclasses.replace(dataset, **wrong)
     with pytest.raises(ValueError, match=r"`num_classes` \(=4.0\)"):
         dataclasses.replace(dataset, num_classes=4.0)
+
+
+def test_some_classes_by_hand():
+    images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
+    whole = Dataset.from_arrays(images, np.arange(60) % 4)  # image i is of class i % 4
+    some = whole.of_classes([3, 1])
+    assert (some.num_classes, some.class_names) == (2, ("3", "1"))
+    assert some.name == "arrays[3,1]"
+    for part in ("train", "validation", "test"):
+        before, after = getattr(whole, part), getattr(some, part)
+        kept = [i for i in before.images.ravel().tolist() if i % 2]
+        assert after.images.ravel().tolist() == kept
+        assert after.labels.tolist() == [0 if i % 4 == 3 else 1 for i in kept]
+    pixels = some.train.images / 255
+    np.testing.assert_allclose(some.mean, [pixels.mean()], rtol=1e-12)
+    np.testing.assert_allclose(some.std, [pixels.std()], rtol=1e-12)
+    assert some.digest() != whole.of_classes([1, 3]).digest()
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(4)), cut=st.integers(2, 4))
+def test_some_classes_of_some_are_some_of_all(order, cut):
+    whole = Dataset.from_arrays(*_arrays())
+    twice = whole.of_classes(order).of_classes(range(cut))
+    assert twice.digest() == whole.of_classes(order[:cut]).digest()
+
+
+@pytest.mark.parametrize(
+    ("classes", "match"),
+    [
+        ([0], r"`classes` \(=\[0\]\) must be at least two"),
+        ([0, 1, 0], "each once"),
+        ([0, 4], r"holds 4, but the 4 classes of 'arrays' are 0\.\.3"),
+        ([-1, 0], "holds -1"),
+        ([0, 1.0], "holds 1.0"),
+        ("01", "holds '0'"),
+    ],
+)
+def test_classes_that_are_none_are_refused(classes, match):
+    with pytest.raises(ValueError, match=match):
+        Dataset.from_arrays(*_arrays()).of_classes(classes)
+
+
+def test_classes_without_examples_are_refused():
+    whole = Dataset.from_arrays(*_arrays(), num_classes=6)
+    with pytest.raises(ValueError, match=r"have no example in `train` of 'arrays'"):
+        whole.of_classes([4, 5])
+
+
+def _texts(labels):
+    tokens = np.arange(3 * len(labels), dtype=np.int32).reshape(-1, 3)
+    return Split(images=tokens, labels=np.asarray(labels))
+
+
+def _text_set(labels=np.int32, **settings):
+    split = _texts(np.array([0, 1, 2, 0, 1, 2], labels))
+    facts = {"name": "texts", "train": split, "validation": split, "test": split}
+    facts |= {"num_classes": 3, "mean": (), "std": (), "class_names": tuple("abc")}
+    return Dataset(**(facts | {"augmentation": Augmentation()} | settings))
+
+
+def test_tokens_are_rows_and_have_no_statistics():
+    dataset = _text_set()
+    assert channel_statistics(dataset.train.images) == ((), ())
+    some = dataset.of_classes([2, 0])
+    np.testing.assert_array_equal(some.test.labels, [1, 0, 1, 0])
+    np.testing.assert_array_equal(
+        some.test.images, dataset.test.images[dataset.test.labels != 1]
+    )
+    assert (some.mean, some.std, some.class_names) == ((), (), ("c", "a"))
+    images = np.zeros((2, 3, 3, 1), np.int32)
+    with pytest.raises(
+        ValueError, match=r"or tokens, int32 \[N, T\], got int32 \[2, 3"
+    ):
+        Split(images=images, labels=np.zeros(2, np.int32))
+    with pytest.raises(
+        ValueError, match=r"uint8 or float32 \[N, H, W, C\].*uint8 \[2,"
+    ):
+        Split(images=np.zeros((2, 3), np.uint8), labels=np.zeros(2, np.int32))
+
+
+def test_numbers_are_labels_of_one_class():
+    numbers = np.array([0, 2.5, 5], np.float32)
+    dataset = _text_set(np.float32, num_classes=1, class_names=())
+    assert dataset.test.labels.dtype == np.float32
+    for wrong in (
+        lambda: _text_set(np.float32),
+        lambda: dataclasses.replace(dataset, num_classes=5),
+        lambda: dataclasses.replace(_text_set(), test=dataset.test),
+        lambda: dataclasses.replace(dataset, test=_text_set().test),
+    ):
+        with pytest.raises(ValueError, match="float32 and one class for a regression"):
+            wrong()
+    with pytest.raises(ValueError, match="`labels` holds 1 numbers that are not fin"):
+        _texts(np.where(numbers < 5, numbers, np.inf).astype(np.float32))
+    with pytest.raises(ValueError, match="at least two labels"):
+        dataset.of_classes([0])

@@ -41,7 +41,8 @@ def tiny(monkeypatch):
 
 
 def test_names():
-    assert data.DATASETS == ("cifar10", "digits", "fashion_mnist", "mnist")
+    expected = "cifar10 cifar100 digits fashion_mnist mnist tiny_imagenet"
+    assert " ".join(data.DATASETS) == expected
 
 
 def test_digits():
@@ -136,7 +137,9 @@ def test_own_size_is_exact(tiny):
 
 @pytest.mark.parametrize("name", data.DATASETS)
 def test_only_photographs_are_flipped(name):
-    assert catalogue._SOURCES[name].augmentation.flip == (name == "cifar10")
+    source = catalogue._SOURCES[name]
+    if isinstance(source, catalogue.Source):
+        assert source.augmentation.flip == name.startswith("cifar")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_only_photographs_are_flipped(name):
         ({"num_test": True}, r"`num_test` \(=True\)"),
         (
             {"num_train": 1079},
-            r"`num_train` \(=1079\) exceeds the 1078 train images of",
+            r"`num_train` \(=1079\) exceeds the 1078 train examples of",
         ),
         ({"num_validation": 400}, r"`num_validation` \(=400\) exceeds the 359"),
         ({"num_test": 361}, r"`num_test` \(=361\) exceeds the 360"),
@@ -162,14 +165,18 @@ def test_rejects(arguments, message):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match=r"`name` \(='cifar'\).*cifar10, digits, fash"):
+    with pytest.raises(
+        ValueError, match=r"`name` \(='cifar'\).*cifar10, cifar100, dig"
+    ):
         data.load("cifar")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "mnist", "fashion_mnist"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet"]
+)
 def test_empty_folder_is_an_error(tmp_path, name):
     with pytest.raises(
-        FileNotFoundError, match=rf"{name} is not in .*Needed: .* bytes"
+        FileNotFoundError, match=rf"{name} is not in .*Needed: .*(bytes|wnids)"
     ):
         data.load(name, data_dir=tmp_path)
 
@@ -204,6 +211,20 @@ def test_real_cifar10():
     np.testing.assert_allclose(dataset.mean, (0.4914, 0.4822, 0.4465), atol=1e-3)
     np.testing.assert_allclose(dataset.std, (0.2470, 0.2435, 0.2616), atol=1e-3)
     assert dataset.augmentation == Augmentation(crop_padding=4, flip=True)
+
+
+@pytest.mark.slow
+def test_real_cifar100():
+    _real("cifar-100-binary", "cifar-100-binary.tar.gz")
+    dataset = data.load("cifar100")
+    for split, num in zip(
+        (dataset.train, dataset.validation, dataset.test), (450, 50, 100), strict=True
+    ):
+        assert split.images.shape == (num * 100, 32, 32, 3)
+        np.testing.assert_array_equal(np.bincount(split.labels), num)
+    # Published values of all 50,000 training images; these are 45,000 of them.
+    np.testing.assert_allclose(dataset.mean, (0.5071, 0.4865, 0.4409), atol=2e-3)
+    np.testing.assert_allclose(dataset.std, (0.2673, 0.2564, 0.2762), atol=2e-3)
 
 
 def test_real_mnist():

@@ -142,6 +142,14 @@ def test_given_folder_that_lacks_files_is_never_filled(tmp_path, served):
     assert not served[1]
 
 
+def test_what_a_person_has_to_get_is_never_downloaded(cache, served):
+    by_hand = dataclasses.replace(_TINY, downloads=())
+    with pytest.raises(FileNotFoundError, match=r"get it from https://example\.inv"):
+        locate(by_hand)
+    assert not served[1]
+    assert locate(by_hand, _fill(cache / "tiny")) == cache / "tiny"
+
+
 def test_no_network(tmp_path, cache):
     with pytest.raises(FileNotFoundError) as caught:
         locate(cifar.CIFAR10)
@@ -190,7 +198,10 @@ def test_wrong_download_leaves_nothing(cache, served):
     assert not list((cache / "tiny").iterdir())
 
 
-@pytest.mark.parametrize("known", [cifar.CIFAR10, idx.MNIST, idx.FASHION_MNIST])
+_PUBLISHED = [cifar.CIFAR10, cifar.CIFAR100, idx.MNIST, idx.FASHION_MNIST]
+
+
+@pytest.mark.parametrize("known", _PUBLISHED)
 def test_tables_are_well_formed(known):
     digits = {"md5": 32, "sha256": 64}
     described = (*known.files, *known.downloads)

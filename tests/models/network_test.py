@@ -299,7 +299,6 @@ def test_sites_are_found_from_the_module():
 @pytest.mark.parametrize(
     ("module", "settings", "error", "match"),
     [
-        (_Small(()), {}, ValueError, "'_Small' has no batch-norm site"),
         (_Small((0, 2)), {}, ValueError, r"sites \[0, 2\], but none of \[1\]"),
         (_Small(num_classes=7), {}, ValueError, r"\(1, 7\).*`num_classes` \(=10\)"),
         (

@@ -157,7 +157,12 @@ def check_chip(chip: Chip, ops: Workload, name: str, batch_size: int) -> Cost:
 def _check_search(
     config: PlacementConfig, name: str, num_sites: int, has_begun: bool
 ) -> None:
-    if num_sites < 2:
+    if not num_sites:
+        raise ValueError(
+            f"`network` {name!r} has no batch-norm site; place "
+            "`models.MaskedBatchNorm(site=0)` and on where a norm may stand."
+        )
+    if num_sites == 1:
         raise ValueError(
             f"`network` {name!r} has one site, so All-BN and No-BN are all there is; train "
             "both with `training.Trainer`."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from codesign.kernels.named_op import OpName, parse_name
+from codesign.kernels.named_op import FREE, OpName, parse_name
 from codesign.workload.op import MATRIX_KINDS, conv_pairs
 from codesign.workload.tracing import primitives as known
 from codesign.workload.tracing import product
@@ -73,6 +73,8 @@ def named_step(
     """Writes down a call that is one layer by its name; None if it is to be entered."""
     named = parse_name(name)
     if named is not None:
+        if named.kind == FREE:
+            return _passed(eqn, values)
         if not values[0].is_data:
             return None
         return _named(walk, eqn, named, values, place)
@@ -91,6 +93,15 @@ def named_step(
     rest = [value for value in values if not value.is_data]
     kind, variant = layer
     return [walk.emit(kind, eqn, place, (*data, *rest), variant=variant)]
+
+
+def _passed(eqn: Any, values: list[Value]) -> list[Value]:
+    """The first operand, for each output of its shape; a constant for any other."""
+    shapes = [tuple(var.aval.shape) for var in eqn.outvars]
+    return [
+        values[0] if shape == values[0].shape else Value(shape=shape)
+        for shape in shapes
+    ]
 
 
 def _is_layer(eqn: Any, kind: str) -> bool:

@@ -68,6 +68,8 @@ def view(name: str, params: dict[str, Any], value: Value, shape: Shape) -> Value
         inner = value.inner or value.shape
         if math.prod(shape) == value.size:
             return value
+        if shape[-1] != inner[-1]:  # channels of zeros, through which a product runs
+            return dataclasses.replace(value, shape=shape, view="pad")
         return dataclasses.replace(value, shape=shape, view="pad", inner=inner)
     grown = "broadcast" if math.prod(shape) > value.size else ""
     same = value.shape == shape and name != "rev"
