@@ -12,8 +12,8 @@ from codesign.kernels.product import Axes
 from codesign.models.layers import Dense, Dropout
 from codesign.types import Array
 
-_SCORES = Axes(forward=(-1, -1), input_gradient=(-1, 1), weight_gradient=(1, -2))
-_CONTEXT = Axes(forward=(-1, 1), input_gradient=(-1, -1), weight_gradient=(-2, 1))
+SCORES = Axes(forward=(-1, -1), input_gradient=(-1, 1), weight_gradient=(1, -2))
+CONTEXT = Axes(forward=(-1, 1), input_gradient=(-1, -1), weight_gradient=(-2, 1))
 
 
 def attention_weights(
@@ -91,7 +91,7 @@ class MultiHeadAttention(nn.Module):
         query, key = heads("query", x), heads("key", memory)
         value = heads("value", memory)
         with jax.named_scope("scores"):
-            scores = einsum("bqnd,bknd->bnqk", query, key, _SCORES)
+            scores = einsum("bqnd,bknd->bnqk", query, key, SCORES)
         weights = attention_weights(
             scores,
             scale=1 / math.sqrt(width),
@@ -102,6 +102,6 @@ class MultiHeadAttention(nn.Module):
             weights, train=train
         )
         with jax.named_scope("context"):
-            context = einsum("bnqk,bknd->bqnd", weights, value, _CONTEXT)
+            context = einsum("bnqk,bknd->bqnd", weights, value, CONTEXT)
         context = context.reshape(*x.shape[:2], hidden)
         return project("output", context)

@@ -7,6 +7,7 @@ from codesign.models.attention import MultiHeadAttention, check_heads
 from codesign.models.layers import Dense, Dropout
 from codesign.models.norm import LayerNorm
 from codesign.models.registry import register
+from codesign.models.tokens import check_tokens
 from codesign.types import Array
 
 _EPSILON = 1e-12  # of the norms, in the authors' code
@@ -48,11 +49,7 @@ class BERT(nn.Module):
         Raises:
             ValueError: If `x` is not [B, T] of whole numbers, or longer than `max_length`.
         """
-        if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
-            raise ValueError(
-                f"`x` is {x.dtype} {x.shape}, but must be tokens [B, T] int32; look words "
-                "up in the vocabulary."
-            )
+        check_tokens(x)
         length = x.shape[1]
         if length > self.max_length:
             raise ValueError(

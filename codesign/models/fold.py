@@ -118,7 +118,8 @@ def _find(
         return mark("layer", layer.path, y) if is_call and _is_layer(layer) else y
 
     def forward(variables: PyTree, x: Array, bn_mask: Array) -> Any:
-        return module.apply(variables, x, bn_mask, train=False)
+        taps = ["intermediates"]  # which read outputs, too
+        return module.apply(variables, x, bn_mask, train=False, mutable=taps)
 
     with nn.intercept_methods(note):
         closed = jax.make_jaxpr(forward)(variables, x, bn_mask)
@@ -207,7 +208,12 @@ def _layers_before(path: _Path, pairs: list) -> list[_Path]:
 
 
 def _check_layer(place: _Path, norm: _Path, a: np.ndarray, leaves: Mapping) -> None:
-    """That a layer has a bias, and the norm's channels."""
+    """That a layer has a kernel and a bias, and the norm's channels."""
+    if ("params", *place, "kernel") not in leaves:
+        raise ValueError(
+            f"`variables` has no `kernel` of the layer {_name(place)} in `params`; pass "
+            "all variables of the network, with adapters merged."
+        )
     kernel = leaves["params", *place, "kernel"]
     if ("params", *place, "bias") not in leaves:
         raise ValueError(
@@ -253,7 +259,8 @@ def _affine(
         if key not in leaves:
             raise ValueError(
                 f"`variables` has no `{name}` of the batch norm {_name(path)} in "
-                f"`{collection}`; pass all variables of the trained network."
+                f"`{collection}`; pass all variables of the network, with adapters "
+                "merged."
             )
         value = np.asarray(leaves[key], np.float64)
         if not np.all(np.isfinite(value)) or (name == "var" and np.any(value < 0)):

@@ -62,10 +62,11 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """Dense layer with a bias."""
+    """Dense layer, with a bias by default."""
 
     features: int
     initialisation: str = "pytorch"
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -73,6 +74,8 @@ class Dense(nn.Module):
         fan_in = x.shape[-1]
         kernel_init, bias_init = INITIALISATIONS[self.initialisation](fan_in)
         kernel = self.param("kernel", kernel_init, (fan_in, self.features))
+        if not self.use_bias:
+            return dense(x, kernel)
         bias = self.param("bias", bias_init, (self.features,))
         return dense(x, kernel) + bias.reshape(*(1,) * (x.ndim - 1), -1)
 

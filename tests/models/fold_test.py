@@ -11,6 +11,7 @@ from codesign import models, workload
 from codesign.models.fold import fold, without_norms
 from codesign.models.formats import InFormats
 from codesign.models.layers import Conv, Dense
+from codesign.models.lora import LoRA
 from codesign.models.norm import MaskedBatchNorm
 from codesign.models.operand_formats import Formats
 
@@ -41,10 +42,13 @@ class _Pair(nn.Module):
     norm: nn.Module | None = None
     is_doubled: bool = False
     is_activated: bool = False
+    is_tapped: bool = False
 
     @nn.compact
     def __call__(self, x, bn_mask, *, train):
         y = self.layer(x)
+        if self.is_tapped:
+            self.sow("intermediates", "tap", y)
         y = nn.relu(y) if self.is_activated else y
         if self.norm is None:
             z = MaskedBatchNorm(0, epsilon=0.0, name="norm")(y, bn_mask, train=train)
@@ -207,6 +211,7 @@ def _norm(**settings):
             _Pair(Dense(3), is_doubled=True),
             "'layer' goes to .*'norm' and to another op",
         ),
+        (_Pair(Dense(3), is_tapped=True), "'layer' goes to .*'norm' and to another op"),
         (_TwoNorms(), "'layer' goes to .*'norm0' and to 'norm1'"),
         (_Scanned(), r"'block/layer'.*\(2, 3, 3\).*'block/norm'.*\(2, 3\).*nn.scan"),
         (_Pair(Dense(3), _norm(axis=1)), "'norm' has `axis` 1"),
@@ -241,6 +246,17 @@ def test_refuses_variables(collection, name, value, match):
         norm[name] = norm[name].at[1].set(value)
     with pytest.raises(ValueError, match=match):
         fold(module, variables, jnp.ones(1), x)
+
+
+def test_adapters_are_to_be_merged_first():
+    module, x = LoRA(_Pair(Dense(3)), ("layer",)), jnp.ones((2, 3))
+    init = functools.partial(module.init, train=False)
+    variables = init(jax.random.key(0), x, jnp.ones(1))
+    with pytest.raises(ValueError, match="'norm' in `params`.*adapters merged"):
+        fold(module, variables, jnp.ones(1), x)
+    merged = module.merge(variables)
+    folded = fold(module.module, merged, jnp.ones(1), x)
+    assert list(folded["params"]) == ["layer"]
 
 
 @pytest.mark.parametrize("mask", [np.ones(0), np.ones((1, 1)), [np.nan], [-0.1], [2.0]])
