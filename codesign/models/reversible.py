@@ -137,7 +137,7 @@ class ReversibleStack(nn.Module):
         """F1 or F2 of a block's own variables, under its place's path."""
         scope = self.scope
         mutable = False
-        if scope is not None and not self.is_initializing():
+        if scope is not None:
             mutable = subtract_filters(scope.mutable, "params")
         path = (*self.path, _PLACES[name])
 
