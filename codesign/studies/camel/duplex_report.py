@@ -48,8 +48,8 @@ def report(config: DuplexConfig, found: Runs) -> frame.Report:
         "DuDNN: a reversible branch beside a frozen backbone, whose pooled maps its blocks "
         "see. FI: the same blocks, plain residual. CA: the branch behind the backbone. BO: "
         "the branch alone. All branches have layers of the same sizes; products are in "
-        f"{config.number_format}. Backbones learn {_words(config, before=True)} first; branches "
-        f"learn {_words(config)}."
+        f"{config.number_format}. Backbones learn {_words(config, before=True)} first; "
+        f"branches learn {_words(config)}."
     )
     return frame.Report(
         title="Duplex networks beside their baselines",

@@ -1,0 +1,239 @@
+"""Accuracy of networks before and after they became reversible: what is found and said."""
+
+import dataclasses
+import functools
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from codesign.models.to_reversible import WIRINGS, ReversibleResidual
+from codesign.report import Column, Paragraph, Quantity, Table, canvas, format_percent
+from codesign.report.panels import draw_panels
+from codesign.studies import claims, frame
+from codesign.studies.camel.to_reversible_network import PLAIN
+from codesign.studies.published import Published, quantities
+
+BEST = ReversibleResidual.wiring  # the default, chosen by this study
+_VERDICTS = {
+    "non_inferior": "as good",
+    "inferior": "worse",
+    "not_decided": "not decided",
+}
+_TITLES = {
+    PLAIN: "residual, trained on",
+    **{way: f"reversible, {way}" for way in WIRINGS},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WayRun:
+    """One network that goes on from the trained residual one.
+
+    Attributes:
+        way: `residual`, or a wiring.
+        right_after: Test accuracy before fine-tuning.
+        after: Behind it; None if it diverged.
+        losses: Mean of each epoch; none if it diverged.
+    """
+
+    way: str
+    right_after: float
+    after: float | None
+    losses: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedRun:
+    """All that goes on from one trained network.
+
+    Attributes:
+        before: Its test accuracy.
+        losses: Of its training, the mean of each epoch.
+        num_test: Images behind each accuracy.
+        ways: What it became.
+    """
+
+    before: float
+    losses: tuple[float, ...]
+    num_test: int
+    ways: tuple[WayRun, ...]
+
+    def of(self, way: str) -> WayRun:
+        """What one way made of it."""
+        return next(run for run in self.ways if run.way == way)
+
+
+Found = Mapping[int, SeedRun]
+
+
+def loss(found: Found, way: str) -> claims.PairedLoss:
+    """Accuracy before less that after fine-tuning, by seed."""
+    runs = [run for _, run in sorted(found.items())]
+    after = [run.of(way).after for run in runs]
+    paired = claims.paired_losses(after, [run.before for run in runs])
+    return claims.PairedLoss(paired, runs[0].num_test)
+
+
+def report(config: Any, found: Found) -> frame.Report:
+    """Accuracy before, right after and behind fine-tuning, and what may be claimed."""
+    losses = {way: loss(found, way) for way in WIRINGS}
+    verdicts = claims.verdicts(losses)
+    before = statistics.fmean(run.before for run in found.values())
+    right_after = _right_after(found, BEST)
+    table = _table(found, verdicts)
+    said = _VERDICTS[verdicts[BEST]]
+    seeds = "One seed" if len(found) == 1 else f"{len(found)} seeds"
+    summary = (
+        f"{seeds}: a residual network of {config.depth} blocks has "
+        f"{format_percent(before)}; made reversible ({BEST}) "
+        f"{format_percent(right_after)}, and after {config.fine_tune_epochs} epochs it "
+        f"loses {100 * losses[BEST].mean:.2f} points: {said}."
+    )
+    about = Paragraph(
+        "The blocks x + G(x), trained on digits, become F1 and F2 of reversible blocks, "
+        "with their weights and statistics. copies: each G is both of its block. pairs: "
+        "two in turn, doubled; the result is the mean of the streams. leapfrog: pairs, the "
+        "first not doubled, the result is the first stream. All are fine-tuned alike, and "
+        "so is the residual network itself."
+    )
+    return frame.Report(
+        title="Trained residual networks made reversible",
+        summary=summary,
+        sections=[
+            frame.Section("Wirings side by side", [about, table]),
+            frame.Section("Accuracy and loss", [_accuracies(found), _curves(found)]),
+        ],
+        quantities=[*quantities(_asked(found), losses), *_numbers(found, verdicts)],
+        shown=[table],
+        compared=("Asked and reached",),
+        warnings=[
+            f"seed {seed}: {_TITLES[run.way]} diverged"
+            for seed, of_seed in found.items()
+            for run in of_seed.ways
+            if run.after is None
+        ],
+    )
+
+
+def _right_after(found: Found, way: str) -> float:
+    return statistics.fmean(run.of(way).right_after for run in found.values())
+
+
+def _after(found: Found, way: str) -> float | None:
+    kept = [a for run in found.values() if (a := run.of(way).after) is not None]
+    return statistics.fmean(kept) if kept else None
+
+
+def _asked(found: Found) -> list[Published[dict[str, claims.PairedLoss]]]:
+    if len(found) < claims.LEAST_SEEDS:
+        return []  # fewer decide nothing
+    return [
+        Published(
+            name="accuracy_loss_upper",
+            of={"wiring": BEST},
+            ours=lambda losses: losses[BEST].bound(),
+            asked=claims.TOLERANCE,
+            source="CAMEL, II-B: similar accuracies",
+            title="Loss of a network made reversible, at most",
+            note="one-sided 95 % bound over seeds, fraction of 1",
+        )
+    ]
+
+
+def _numbers(found: Found, verdicts: Mapping[str, str]) -> Iterator[Quantity]:
+    before = statistics.fmean(run.before for run in found.values())
+    yield Quantity("accuracy_before", before, "ratio", kind="measured")
+    for way in (PLAIN, *WIRINGS):
+        of: Any = {"kind": "measured", "of": {"wiring": way}}
+        value, after = _right_after(found, way), _after(found, way)
+        yield Quantity("accuracy_right_after", value, "ratio", **of)
+        note = "all runs diverged" if after is None else ""
+        yield Quantity("accuracy_fine_tuned", after, "ratio", note=note, **of)
+        yield Quantity("accuracy_loss", loss(found, way).mean, "ratio", **of)
+        if way in verdicts:
+            yield Quantity("claim", None, note=verdicts[way], **of)
+
+
+def _table(found: Found, verdicts: Mapping[str, str]) -> Table:
+    def points(value: float | None) -> str:
+        return "—" if value is None else f"{100 * value:+.2f}"
+
+    before = statistics.fmean(run.before for run in found.values())
+    table = Table(
+        f"Test accuracy, {format_percent(before)} before; {len(found)} seeds",
+        [
+            "Network",
+            Column("Right after", format="percent"),
+            Column("Least right after", format="percent"),
+            Column("Fine-tuned", format="percent"),
+            Column("Loss", "points", points),
+            Column("At most", "points", points),
+            "Against before",
+        ],
+        footnotes=[
+            "Loss: mean over seeds of the accuracy before less that after fine-tuning; at "
+            "most: its one-sided 95 % bound. As good: a loss above one point is rejected, "
+            "all claims corrected together (Holm).",
+        ],
+    )
+    for way in (PLAIN, *WIRINGS):
+        lost = loss(found, way)
+        table.add(
+            _TITLES[way],
+            _right_after(found, way),
+            min(run.of(way).right_after for run in found.values()),
+            _after(found, way),
+            lost.mean,
+            lost.bound(),
+            _VERDICTS[verdicts[way]] if way in verdicts else "—",
+            style="highlight" if way == BEST else "",
+        )
+    return table
+
+
+def _accuracies(found: Found) -> frame.Figure:
+    stages = ("before", "right after", "fine-tuned")
+
+    def draw(axes: Axes, way: str) -> None:
+        for run in found.values():
+            made = run.of(way)
+            accuracies = [run.before, made.right_after, made.after]
+            values = [100 * a for a in accuracies if a is not None]
+            look: Any = {"color": canvas.BLUE, "lw": 1, "marker": "o", "ms": 3}
+            axes.plot(stages[: len(values)], values, **look)
+
+    return frame.Figure(
+        "accuracy",
+        draw_panels(
+            [(_TITLES[w], functools.partial(draw, way=w)) for w in (PLAIN, *WIRINGS)],
+            x_label="Stage",
+            y_label="Test accuracy (%)",
+        ),
+        "Test accuracy of every seed, before, right after a network was made reversible, "
+        "and behind fine-tuning.",
+    )
+
+
+def _curves(found: Found) -> frame.Figure:
+    def draw(axes: Axes) -> None:
+        first = [run.losses for run in found.values()]
+        curve = [statistics.fmean(values) for values in zip(*first, strict=True)]
+        ages = range(1, len(curve) + 1)
+        axes.plot(ages, curve, color=canvas.INK, label="residual, trained")
+        for number, way in enumerate((PLAIN, *WIRINGS)):
+            kept = [run.of(way).losses for run in found.values() if run.of(way).losses]
+            if kept:
+                more = [statistics.fmean(values) for values in zip(*kept, strict=True)]
+                ages = range(len(curve) + 1, len(curve) + 1 + len(more))
+                look: Any = {"color": canvas.CYCLE[number], "marker": "osD^"[number]}
+                axes.plot(ages, more, label=_TITLES[way], ms=4, **look)
+        canvas.log_scale(axes, "y")
+
+    return frame.Figure(
+        "loss",
+        draw_panels([("", draw)], x_label="Epoch", y_label="Training loss", height=3.2),
+        "Training loss by epoch, mean over seeds: of the residual network, then of what it "
+        "became.",
+    )

@@ -1,0 +1,10 @@
+"""Makes trained residual networks reversible: python -m experiments.to_reversible
+
+Accuracy on digits before, right after and behind fine-tuning, in three wirings.
+"""
+
+from codesign.studies.camel import to_reversible
+from experiments import launch
+
+if __name__ == "__main__":
+    launch.run(to_reversible.STUDY)
