@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from codesign import workload
+from codesign import models, workload
 from codesign.models.attention import MultiHeadAttention, attention_weights
 from codesign.models.bert import BERT
 from codesign.models.vit import ViT
@@ -254,3 +254,21 @@ def test_a_token_beyond_the_vocabulary_makes_nan():
     module = _bert()
     logits = _apply(module)(_drawn(module, _TOKENS), _TOKENS.at[0, 1].set(20))
     np.testing.assert_array_equal(np.isnan(logits).any(1), [True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "num_layers"),
+    [
+        ("vit12", dict(image_shape=(32, 32, 3)), 12),
+        ("vit16", dict(image_shape=(48, 32, 1), patch_size=8), 16),
+        ("bert12", dict(length=7, vocabulary_size=20), 12),
+    ],
+)
+def test_networks_by_name(name, settings, num_layers):
+    network = models.create(name, hidden=24, inner=8, num_classes=5, **settings)
+    assert network.num_sites == 0
+    ops = workload.trace(*network.trace_args()).ops
+    kinds = [op.kind for op in ops]
+    assert kinds.count("softmax") == num_layers
+    assert kinds.count("norm") == 2 * num_layers + 1
+    assert ops[-1].output_shape == (5,)
