@@ -37,21 +37,21 @@ from codesign.types import PyTree
 
 __all__ = ["PRESETS", "STUDY", "ToReversibleConfig", "run"]
 
-_ADAM = TrainConfig(epochs=12, optimizer="adam", learning_rate=0.003)
+_ADAM = TrainConfig(epochs=10, optimizer="adam", learning_rate=0.003)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToReversibleConfig(frame.Config):
     """Settings of one comparison on the handwritten digits."""
 
-    channels: int = setting(16, "Of every map.", least=1)
-    depth: int = setting(8, "Residual functions; an even number.", least=2)
+    channels: int = setting(8, "Of every map.", least=1)
+    depth: int = setting(6, "Residual functions; an even number.", least=2)
     image_size: int = setting(8, "Height and width of images.", least=8, most=64)
     train: TrainConfig = setting(_ADAM, "Of the residual network.")
-    fine_tune_epochs: int = setting(4, "Epochs after it became reversible.", least=1)
+    fine_tune_epochs: int = setting(3, "Epochs after it became reversible.", least=1)
     fine_tune_rate: float = setting(0.001, "Learning rate of these epochs.", above=0)
     num_seeds: int = setting(
-        8, "Networks, each trained from a seed of its own.", least=1, grows=True,
+        6, "Networks, each trained from a seed of its own.", least=1, grows=True,
         flag="seeds",
     )  # fmt: skip
 
