@@ -37,7 +37,7 @@ from codesign.types import PyTree
 
 __all__ = ["PRESETS", "STUDY", "ToReversibleConfig", "run"]
 
-_ADAM = TrainConfig(epochs=10, optimizer="adam", learning_rate=0.003)
+_ADAM = TrainConfig(epochs=12, optimizer="adam", learning_rate=0.01)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class ToReversibleConfig(frame.Config):
     image_size: int = setting(8, "Height and width of images.", least=8, most=64)
     train: TrainConfig = setting(_ADAM, "Of the residual network.")
     fine_tune_epochs: int = setting(3, "Epochs after it became reversible.", least=1)
-    fine_tune_rate: float = setting(0.001, "Learning rate of these epochs.", above=0)
+    fine_tune_rate: float = setting(0.003, "Learning rate of these epochs.", above=0)
     num_seeds: int = setting(
         6, "Networks, each trained from a seed of its own.", least=1, grows=True,
         flag="seeds",

@@ -64,9 +64,10 @@ def test_verdicts_of_losses_by_hand():
     found[3] = _run(0.953, pairs=0.923, leapfrog=None)
     made = report(_SMOKE, found)
     by_key = {each.key: each for each in made.quantities}
-    assert by_key["claim[copies]"].note == "non_inferior"
-    assert by_key["claim[pairs]"].note == "inferior"
-    assert by_key["claim[leapfrog]"].note == "not_decided"
+    for reference in ("before", PLAIN):  # which stays where it was
+        assert by_key[f"claim[copies,{reference}]"].note == "non_inferior"
+        assert by_key[f"claim[pairs,{reference}]"].note == "inferior"
+        assert by_key[f"claim[leapfrog,{reference}]"].note == "not_decided"
     assert by_key["accuracy_loss[pairs]"].value == pytest.approx(0.03)
     assert by_key["accuracy_right_after[copies]"].value == pytest.approx(0.7515)
     # A network that diverged counts as an accuracy of 0.
