@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from codesign.models.reversible import ReversibleStack
 from codesign.types import Array, PyTree, is_whole
 
-WIRINGS = ("copies", "pairs", "leapfrog")
+WIRINGS = ("pairs", "leapfrog", "copies")
 
 
 class ReversibleResidual(nn.Module):
@@ -42,7 +42,7 @@ class ReversibleResidual(nn.Module):
 
     function: nn.Module
     depth: int
-    wiring: str = "copies"
+    wiring: str = "pairs"
     fraction_bits: int | None = 12
 
     @nn.compact

@@ -128,8 +128,8 @@ def test_has_the_variables_of_a_new_one_and_learns():
     [
         ({"wiring": "rings"}, r"`wiring` \(='rings'\) must be one of"),
         ({"depth": 0}, r"`depth` \(=0\) must be a positive"),
-        ({"depth": 3, "wiring": "pairs"}, r"`depth` \(=3\) must be even.*'copies'"),
-        ({"depth": 5}, r"\['shift'\] is \(4, 3\).*`depth` \(=5\)"),
+        ({"depth": 3}, r"`depth` \(=3\) must be even.*'copies'"),
+        ({"depth": 5, "wiring": "copies"}, r"\['shift'\] is \(4, 3\).*`depth` \(=5\)"),
     ],
 )
 def test_refuses(settings, message):

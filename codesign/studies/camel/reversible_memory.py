@@ -27,6 +27,7 @@ from codesign.types import Array, PyTree
 __all__ = ["PRESETS", "STUDY", "ReversibleMemoryConfig", "run"]
 
 FRACTION_BITS = 12
+_ENOUGH_S = 60.0  # of timing one stack; a run of 32 convolutional blocks takes ten
 FAMILIES = {
     "dense": "dense, D -> D",
     "mlp": "two dense layers, expansion 4",
@@ -60,7 +61,9 @@ class ReversibleMemoryConfig(frame.Config):
     num_rows: int = setting(256, "Rows of dense streams.", least=1)
     num_channels: int = setting(64, "Of convolutional streams, 16 x 16.", least=1)
     batch_size: int = setting(64, "Images of convolutional streams.", least=1)
-    repeats: int = setting(7, "Timed runs of each, in turn.", least=1)
+    repeats: int = setting(
+        7, "Timed runs of each, in turn; three where they take over a minute.", least=1
+    )
 
 
 _FULL = ReversibleMemoryConfig(preset="full")
@@ -185,7 +188,7 @@ def measure(config: ReversibleMemoryConfig, unit: Unit, job: frame.Job) -> Compa
         sizes.append(analysis.temp_size_in_bytes)
         runs.append(functools.partial(compiled, *given))
     job.update(len(WAYS), FAMILIES[family], depth=depth, state="timing")
-    times = np.median(interleaved(config.repeats, *runs), axis=1)
+    times = np.median(interleaved(config.repeats, *runs, enough_s=_ENOUGH_S), axis=1)
     rows = zip(WAYS, sizes, map(float, times), strict=True)
     return Compared(tuple(WayRow(*row) for row in rows))
 

@@ -26,7 +26,7 @@ def _run(before, **after):
     """A seed of which each way loses what is given, and 20 points right after."""
     ways = {way: after.get(way, before) for way in (PLAIN, *WIRINGS)}
     runs = (
-        WayRun(way, before - 0.2, a, () if a is None else (1.0,))
+        WayRun(way, before - 0.2, before - 0.1, a, () if a is None else (1.0,))
         for way, a in ways.items()
     )
     return SeedRun(before, (2.0, 1.5), 1000, tuple(runs))
@@ -57,21 +57,23 @@ def test_a_network_in_a_wiring_has_the_trained_variables(way):
 
 
 def test_verdicts_of_losses_by_hand():
-    # copies: none lost; pairs: 3 points of each; leapfrog: one of four diverged.
+    # pairs: none lost; copies: 3 points of each; leapfrog: one of four diverged.
     found = {
-        seed: _run(0.95 + seed / 1000, pairs=0.92 + seed / 1000) for seed in range(3)
+        seed: _run(0.95 + seed / 1000, copies=0.92 + seed / 1000) for seed in range(3)
     }
-    found[3] = _run(0.953, pairs=0.923, leapfrog=None)
+    found[3] = _run(0.953, copies=0.923, leapfrog=None)
     made = report(_SMOKE, found)
     by_key = {each.key: each for each in made.quantities}
-    assert by_key["claim[copies]"].note == "non_inferior"
-    assert by_key["claim[pairs]"].note == "inferior"
-    assert by_key["claim[leapfrog]"].note == "not_decided"
-    assert by_key["accuracy_loss[pairs]"].value == pytest.approx(0.03)
+    for reference in ("before", PLAIN):  # which stays where it was
+        assert by_key[f"claim[pairs,{reference}]"].note == "non_inferior"
+        assert by_key[f"claim[copies,{reference}]"].note == "inferior"
+        assert by_key[f"claim[leapfrog,{reference}]"].note == "not_decided"
+    assert by_key["accuracy_loss[copies]"].value == pytest.approx(0.03)
     assert by_key["accuracy_right_after[copies]"].value == pytest.approx(0.7515)
+    assert by_key["accuracy_gathered[copies]"].value == pytest.approx(0.8515)
     # A network that diverged counts as an accuracy of 0.
     assert by_key["accuracy_loss[leapfrog]"].value == pytest.approx(0.953 / 4)
-    assert by_key["accuracy_loss_upper[copies]"].verdict == "met"
+    assert by_key["accuracy_loss_upper[pairs]"].verdict == "met"
     assert made.warnings == ["seed 3: reversible, leapfrog diverged"]
     assert set(made.figures) == {"accuracy", "loss"}
 
