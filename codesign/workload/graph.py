@@ -187,9 +187,15 @@ class Workload:
         """
         bn_mask = jnp.asarray(bn_mask)
         if bn_mask.shape != (self.num_sites,):
+            is_looped = any(op.site >= 0 and op.repeats > 1 for op in self.ops)
             raise ValueError(
                 f"`bn_mask` has shape {bn_mask.shape}; this network has "
-                f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)."
+                f"{self.num_sites} batch-norm sites, so pass ({self.num_sites},)"
+                + (
+                    ", or trace it with `unroll_scans=True`, since some stand in a loop."
+                    if is_looped
+                    else "."
+                )
             )
         if not isinstance(bn_mask, Tracer):
             given = np.asarray(bn_mask)  # JAX would stage its own under `jit`

@@ -25,7 +25,7 @@ class DuplexRun:
         steps_per_epoch: Iterations of an epoch.
         epoch_s: Median wall time of an epoch with its validation, without compilation.
         num_learnable: Parameters that learn.
-        operands: Of the first seed, in a number format.
+        operands: Of the first seed of a plain algorithm, in a number format.
     """
 
     status: str

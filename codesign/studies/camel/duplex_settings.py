@@ -96,6 +96,7 @@ PRESETS = {
     ),
     "smoke": DuplexConfig(
         preset="smoke",
+        variants=("duplex", "branch_only"),
         width=0.0625,
         side=2,
         classes=(5, 6, 7, 8, 9),

@@ -16,6 +16,7 @@ import numpy as np
 from codesign import data, models
 from codesign.data.dataset import Dataset
 from codesign.models import backbone, pairs
+from codesign.models.duplex import ALGORITHMS
 from codesign.models.formats import Formats, InFormats
 from codesign.models.operands import operand_statistics
 from codesign.numerics.read_errors import ReadErrors, rate_of
@@ -165,7 +166,7 @@ def measure(
         epoch_s=epoch_s,
         num_learnable=sum(pairs.learnable_sizes(trainer.network).values()),
     )
-    is_cast = isinstance(trainer.network.module, InFormats)
+    is_cast = variant in ALGORITHMS and isinstance(trainer.network.module, InFormats)
     if seed != config.seed or run.test is None or not is_cast:
         return run
     job.update(len(run.losses), variant, seed=seed, state="compiling")

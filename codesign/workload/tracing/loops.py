@@ -1,6 +1,7 @@
 """Loops and branches of a jaxpr: counted, unrolled, chosen or refused."""
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from codesign.kernels.named_op import parse_name
@@ -228,6 +229,7 @@ def _element(walk, eqn, value, step, length, place) -> Value:
     return dataclasses.replace(
         value,
         shape=shape,
+        offset=value.offset + step * math.prod(shape),
         leaves=frozenset(parts.values()),
         trained=frozenset(parts[leaf] for leaf in value.trained),
     )

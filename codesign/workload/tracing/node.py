@@ -49,6 +49,8 @@ class Value:
         detached: Whether no gradient flows back through it: it is an index or a mask, or
             behind a stopped gradient. Of a stack, its elements say so.
         number: Of a constant scalar, where it is known.
+        offset: Of a part that a step of an unrolled loop takes of a constant array, where
+            it begins there; of an index of such a part, its step.
     """
 
     shape: Shape
@@ -63,6 +65,7 @@ class Value:
     axis: int = 0
     detached: bool = False
     number: float | None = None
+    offset: int = 0
 
     @property
     def is_data(self) -> bool:

@@ -146,7 +146,7 @@ def _named(walk, eqn, named: OpName, values, place) -> list[Value]:
         weight_shape=weight,
         macs=macs,
         window=named.window,
-        site=named.site,
+        site=named.site if named.site < 0 else named.site + values[1].offset,
     )
     # A norm also returns its statistics; only the map feeds the next op.
     rest = [Value(shape=tuple(var.aval.shape)) for var in eqn.outvars[1:]]

@@ -1,6 +1,7 @@
 """Walks a jaxpr and writes down the steps that it takes on data."""
 
 import dataclasses
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -250,6 +251,18 @@ def _combined(eqn, values: list[Value], var: Any) -> Value:
         noise=MASK if MASK in noise else NOISE if noise else "",
         root=roots and bool(leaves),
         number=number,
+        offset=_offset(name, values),
+    )
+
+
+def _offset(name: str, values: list[Value]) -> int:
+    """See `Value`: a part of a part, by an index that a loop counts or a constant one."""
+    if name != "dynamic_slice":
+        return max(value.offset for value in values) if values else 0
+    array, *indices = values
+    sizes = [math.prod(array.shape[axis + 1 :]) for axis in range(len(indices))]
+    return array.offset + sum(
+        index.offset * size for index, size in zip(indices, sizes, strict=True)
     )
 
 
