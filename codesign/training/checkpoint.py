@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -71,7 +72,7 @@ class CheckpointStore:
         with unfinished(final) as scratch:
             scratch.mkdir()
             with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(scratch / _STATE, state)
+                checkpointer.save(scratch / _STATE, _without_empty(state))
             content = {"arrays": _signature(state), "meta": meta}
             (scratch / _META).write_text(json.dumps(content))
             (scratch / _MANIFEST).write_text(_manifest(scratch))
@@ -104,9 +105,18 @@ class CheckpointStore:
                     f"The checkpoint {path} is sound but holds another model or "
                     "optimiser than this run's; use another `workdir`."
                 )
-            template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            template = jax.tree.map(
+                ocp.utils.to_shape_dtype_struct, _without_empty(like)
+            )
             with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-                state = checkpointer.restore(path / _STATE, template)
+                found = checkpointer.restore(path / _STATE, template)
+            state = jax.tree.map(
+                lambda leaf, kept: (
+                    kept if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
+                ),
+                like,
+                found,
+            )
             return state, content["meta"]
         return None
 
@@ -131,6 +141,11 @@ class CheckpointStore:
         )
         logging.error(message)
         warnings.warn(message, CheckpointDamagedWarning, stacklevel=3)
+
+
+def _without_empty(state: PyTree) -> PyTree:
+    """None in the place of arrays without values, which orbax refuses."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, state)
 
 
 def _signature(state: PyTree) -> list[str]:

@@ -42,9 +42,11 @@ class DuplexConfig(frame.Config):
     dataset: str = setting(
         "digits", f"Data set: {', '.join(data.DATASETS)}.", flag="data"
     )
-    classes: tuple[int, ...] = setting((), "Classes of it; empty for all.")
+    classes: tuple[int, ...] | None = setting(None, "Classes of it; none for all.")
     pretrain_dataset: str = setting("digits", "Data set that backbones learn first.")
-    pretrain_classes: tuple[int, ...] = setting((), "Classes of it; empty for all.")
+    pretrain_classes: tuple[int, ...] | None = setting(
+        None, "Classes of it; none for all."
+    )
     image_size: int = setting(32, "Height and width of images.", least=8, most=4096)
     num_train: int | None = setting(None, "Training images; none for all.", least=1)
     num_pretrain: int | None = setting(None, "Likewise of backbones.", least=1)

@@ -117,7 +117,9 @@ def prepare(
         if unit[1] != BACKBONE:
             _store(workdir, unit).clear()  # which a kill left
 
-    def load(name: str, classes: Sequence[int], num_train: int | None) -> Dataset:
+    def load(
+        name: str, classes: Sequence[int] | None, num_train: int | None
+    ) -> Dataset:
         found = data.load(
             name, data_dir=data_dir, image_size=config.image_size, num_train=num_train
         )
