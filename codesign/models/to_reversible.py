@@ -31,7 +31,9 @@ class ReversibleResidual(nn.Module):
 
     With `copies` the first block's second stream is exactly the trained network's, and
     each stream adds up every G once. With `pairs` only the mean does, and a function sees
-    half of those before it, doubled. `to_reversible` of `studies/camel` compares them.
+    half of those before it, doubled. `studies/camel/to_reversible.py` compares them: right
+    after, gather running statistics anew (a few passes with `train`, no gradient), which
+    restores most of the accuracy, then fine-tune.
 
     Attributes:
         function: G, a module as `ReversibleStack` takes it.

@@ -14,6 +14,13 @@ from codesign import data, models
 from codesign.data.augment import augment, normalise
 from codesign.data.batches import epoch_order
 from codesign.data.dataset import Split
+from codesign.models.pre_activation import (
+    NUM_SITES,
+    PLAIN,
+    ResidualNet,
+    all_norms,
+    in_wiring,
+)
 from codesign.models.to_reversible import WIRINGS
 from codesign.objective import Design
 from codesign.records import StrPath
@@ -21,13 +28,6 @@ from codesign.records.settings import setting
 from codesign.report import format_percent
 from codesign.studies import frame
 from codesign.studies.camel import to_reversible_report
-from codesign.studies.camel.to_reversible_network import (
-    NUM_SITES,
-    PLAIN,
-    ResidualNet,
-    all_norms,
-    in_wiring,
-)
 from codesign.studies.camel.to_reversible_report import SeedRun, WayRun
 from codesign.training import TrainConfig
 from codesign.training.config import make_optimizer

@@ -8,11 +8,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from codesign.models.pre_activation import PLAIN
 from codesign.models.to_reversible import WIRINGS, ReversibleResidual
 from codesign.report import Column, Paragraph, Quantity, Table, canvas, format_percent
 from codesign.report.panels import draw_panels
 from codesign.studies import claims, frame
-from codesign.studies.camel.to_reversible_network import PLAIN
 from codesign.studies.published import Published, quantities
 
 BEFORE = "before"  # the residual network, not trained on

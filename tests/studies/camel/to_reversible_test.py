@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codesign.models.to_reversible import WIRINGS
-from codesign.report import Results
-from codesign.studies.camel import to_reversible
-from codesign.studies.camel.to_reversible_network import (
+from codesign.models.pre_activation import (
     NUM_SITES,
     PLAIN,
     ResidualNet,
     all_norms,
     in_wiring,
 )
+from codesign.models.to_reversible import WIRINGS
+from codesign.report import Results
+from codesign.studies.camel import to_reversible
 from codesign.studies.camel.to_reversible_report import SeedRun, WayRun, report
 
 _SMOKE = to_reversible.PRESETS["smoke"]
