@@ -36,7 +36,7 @@ class RooflineSpec:
     power_w: Scalar  # [] while busy
     # assumed: a large GPU; range 100..800 mm2. A preset has its own.
     area_m2: Scalar = 500 * units.MM2  # [] of the die
-    value_bits: int = struct.field(pytree_node=False, default=32)
+    value_bits: Scalar = 32.0  # [] of a value in memory, exponents shared out
 
     def checked(self) -> "RooflineSpec":
         """Validates concrete values; returns float32 leaves, as `checked_leaves`."""

@@ -1,10 +1,12 @@
 """Hardware cost as a function of a design, to be differentiated inside the step."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from codesign.hardware.cost import Cost
+from codesign.numerics.bfp_format import Format
 from codesign.numerics.relax import EXACT, Relax
 from codesign.objective.design import Design
 from codesign.types import Scalar
@@ -17,6 +19,7 @@ def chip_costs(
     *,
     batch_size: int,
     relax: Relax = EXACT,
+    fmt: Format | None = None,
 ) -> Callable[[Design], dict[str, Scalar]]:
     """Returns `costs(design)`: `Cost.scalars` of `estimate` for the masked workload.
 
@@ -28,11 +31,19 @@ def chip_costs(
         estimate: A chip's door, such as `hardware.reram_gpu.estimate`.
         batch_size: Inputs between two weight updates.
         relax: `EXACT`, whose counts have zero gradients, or `smooth(temperature)`.
+        fmt: Block floating point of the network's numbers: a chip whose spec has a
+            `value_bits` then stores as many as `design.mantissa_bits` says, a sign and a
+            share of the exponent added; the mean of weights' and activations'.
     """
 
     def costs(design: Design) -> dict[str, Scalar]:
+        chip = design.chip
+        if fmt is not None and design.mantissa_bits is not None:
+            beside = fmt.bits_per_number - fmt.mantissa_bits
+            bits = jnp.mean(design.mantissa_bits) + beside
+            chip = dataclasses.replace(chip, value_bits=bits)
         cost = estimate(
-            design.chip,
+            chip,
             workload.masked(design.bn_mask),
             batch_size=batch_size,
             relax=relax,

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codesign import models, workload
+from codesign import data, models, workload
+from codesign.hardware import roofline
 from codesign.kernels.pooling import area_pool, max_pool
 from codesign.models import backbone
 from codesign.models.branch import AttentionResidual, ConvResidual
@@ -16,7 +17,11 @@ from codesign.models.duplex import ALGORITHMS, Duplex
 from codesign.models.formats import Formats, InFormats
 from codesign.models.layers import Conv, Dense
 from codesign.models.norm import MaskedBatchNorm
+from codesign.numerics import formats
 from codesign.numerics.read_errors import ReadErrors
+from codesign.numerics.relax import smooth
+from codesign.objective import Design, chip_costs
+from codesign.training import TrainConfig, Trainer
 from tests.models.arrays import assert_same, normal
 
 _DEPTH, _CLASSES = 2, 3
@@ -264,7 +269,48 @@ def test_one_model_holds_norms_a_reversible_branch_and_formats(before):
         return jnp.sum(logits**2)
 
     slopes = jax.jit(jax.grad(loss, (0, 1)))(jnp.full(4, 0.5), jnp.array([4.5, 4.5]))
-    assert all(np.all(np.isfinite(s)) and np.all(s != 0) for s in slopes)
+    for slope in slopes:
+        assert np.all(np.isfinite(slope))
+        assert np.all(slope != 0)
+
+
+def test_one_step_holds_norms_branch_formats_and_a_chip(before):
+    """Gradients of the loss and of costs, by the mask and by the mantissas' widths."""
+    plain = _network(before)
+    fmt = formats.by_name("bfp5")
+    module = InFormats(plain.module, Formats.of(fmt))
+    network = dataclasses.replace(plain, module=module)
+    ops = workload.trace(*network.trace_args(), unroll_scans=True)
+    chip = roofline.titan_xp()
+    costs = chip_costs(ops, roofline.estimate, batch_size=8, relax=smooth(0.1), fmt=fmt)
+    digits = np.random.default_rng(0)
+    images = digits.integers(0, 255, (40, 8, 8, 3)).astype(np.uint8)
+    labels = np.arange(40) % _CLASSES
+    dataset = data.Dataset.from_arrays(images, labels)
+    trainer = Trainer(
+        network, dataset, TrainConfig(epochs=1, batch_size=8), chip_costs=costs
+    )
+    design = Design(
+        bn_mask=jnp.full(4, 0.5), chip=chip, mantissa_bits=jnp.array([5.0, 4.5])
+    )
+    seen = trainer.train(design, seed=0).last_epoch
+    assert trainer.num_step_traces == 1
+    by_design = seen.cost_gradients["latency_s"]
+    slopes = [
+        seen.loss_mask_gradient,
+        seen.loss_bits_gradient,
+        by_design.bn_mask,
+        by_design.mantissa_bits,
+    ]
+    for slope in slopes:
+        assert np.all(np.isfinite(slope))
+        assert np.all(slope != 0)
+    assert np.all(by_design.mantissa_bits > 0)  # wider numbers take longer to move
+    # The exact model over 1 % more of the first width: traffic binds every op here.
+    wider = design.replace(mantissa_bits=jnp.array([5.05, 4.5]))
+    exact = chip_costs(ops, roofline.estimate, batch_size=8, fmt=fmt)
+    secant = (exact(wider)["latency_s"] - exact(design)["latency_s"]) / 0.05
+    np.testing.assert_allclose(by_design.mantissa_bits[0], secant, rtol=0.02)
 
 
 @pytest.mark.parametrize(
