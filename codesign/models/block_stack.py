@@ -10,7 +10,7 @@ from flax import core
 from flax.core.scope import subtract_filters
 
 from codesign.kernels.named_op import uncounted
-from codesign.numerics.read_errors import ReadErrors, read, read_gradient
+from codesign.numerics.read_errors import read, read_gradient
 from codesign.types import Array, PyTree, is_whole
 
 PLACES = {"f1": "residual1", "f2": "residual2"}  # of their variables
@@ -85,7 +85,7 @@ class BlockStack(nn.Module):
         self,
         each: PyTree,
         settings: Mapping[str, Any],
-        errors: ReadErrors | None = None,
+        rate: Array | None = None,
         fetch: Callable[..., tuple] | None = None,
     ) -> Parts:
         """The residual functions and their blocks.
@@ -93,7 +93,7 @@ class BlockStack(nn.Module):
         Args:
             each: Further arguments, one for each block, [depth, ...].
             settings: Likewise, the same for all.
-            errors: Of the memory that inputs and gradients are read from.
+            rate: [depth] of reads of inputs and gradients that are wrong.
             fetch: Turns the slices of `each` into the arguments of F1 and F2, wherever
                 one of them runs, so that what it makes is not kept.
         """
@@ -108,7 +108,7 @@ class BlockStack(nn.Module):
                 stream: jax.random.split(self.make_rng(stream), self.depth)
                 for stream in (self.scope.rngs if self.scope else {})
             }
-            wrong = None if errors is None else (errors, self.keys(2))
+            wrong = None if rate is None else (rate, self.keys(2))
             blocks.append((variables, keys, each, wrong, jnp.arange(self.depth)))
         f1, f2 = (self._function(name, settings, fetch) for name in PLACES)
         return Parts(f1, f2, (blocks[0], blocks[1]))
@@ -132,8 +132,7 @@ class BlockStack(nn.Module):
             del shared
             variables, keys, each, wrong, _ = block
             if wrong is not None:
-                errors, words = wrong
-                x = uncounted(read, x, errors.rate, words[0])
+                x = uncounted(read, x, wrong[0], wrong[1][0])
             arguments = each if fetch is None else fetch(*each)
             root = core.bind(variables, rngs=keys or None, mutable=mutable)
             root.path = path
@@ -141,7 +140,7 @@ class BlockStack(nn.Module):
                 function = getattr(self, name).copy(parent=root)
                 value = function(x, *arguments, **settings)
             if wrong is not None:
-                value = uncounted(read_gradient, value, errors.rate, words[1])
+                value = uncounted(read_gradient, value, wrong[0], wrong[1][1])
             return value, root.mutable_variables() if mutable else {}
 
         return run

@@ -149,7 +149,8 @@ class Duplex(nn.Module):
         )
         if algorithm.is_reversible:
             stack = ReversibleStack(fraction_bits=self.fraction_bits, **names)
-            y = sum(stack(start, start, *each, **settings)) / 2
+            first, second = stack(start, start, *each, **settings)
+            y = (first + second) / 2
         else:
             y = ResidualStack(**names)(start, *each, **settings)
         return Dense(self.num_classes, name="classifier")(_mean(y, is_token))

@@ -45,7 +45,7 @@ class Network:
 
     module: Any
     num_sites: int = 0
-    image_shape: tuple[int, int, int] = (32, 32, 3)
+    image_shape: tuple[int, ...] = (32, 32, 3)
     num_classes: int = 10
     paper_sites: tuple[str, ...] = ()
     label: str = ""

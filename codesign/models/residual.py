@@ -45,9 +45,11 @@ class ResidualStack(BlockStack):
         self.check()
         if self.is_initializing():
             self.draw(x, each, settings, fetch)
-        errors = read_errors and read_errors.checked(self.depth)
-        f1, f2, blocks = self.parts(each, settings, errors, fetch)
-        kept = None if errors is None else (errors.kept_rate, self.keys(2))
+        rate, kept = None, None
+        if read_errors is not None:
+            rate, kept_rate = read_errors.rates(self.depth)
+            kept = kept_rate, self.keys(2)
+        f1, f2, blocks = self.parts(each, settings, rate, fetch)
 
         def step(x: Array, block: PyTree) -> tuple[Array, tuple[PyTree, PyTree]]:
             (first, second), wrong = block

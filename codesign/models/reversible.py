@@ -79,12 +79,12 @@ class ReversibleStack(BlockStack):
             )
         if self.is_initializing():
             self.draw(streams.first, each, settings, fetch)
-        errors = read_errors and read_errors.checked(self.depth)
-        reads = None
-        if errors is not None and errors.of_streams:
-            reads = Reads(errors.rate, self.keys(6))
+        rate, reads = None, None
+        if read_errors is not None:
+            rate, _ = read_errors.rates(self.depth)
+            reads = Reads(rate, self.keys(6)) if read_errors.of_streams else None
         found = couple(
-            *self.parts(each, settings, errors, fetch),
+            *self.parts(each, settings, rate, fetch),
             (),
             streams,
             fraction_bits=self.fraction_bits,

@@ -8,6 +8,7 @@ from flax import struct
 from jax import lax
 from jax.core import Tracer
 from jax.scipy.stats import norm
+from jax.typing import ArrayLike
 
 from codesign.numerics.rounding import random_bits, straight_through, uniform
 from codesign.types import Array, Scalar
@@ -32,19 +33,19 @@ class ReadErrors:
             there before an inversion is amplified by it. False spares them (assumed).
     """
 
-    rate: Scalar
-    kept_rate: Scalar | None = None
+    rate: Scalar | tuple[float, ...]
+    kept_rate: Scalar | tuple[float, ...] | None = None
     of_streams: bool = struct.field(pytree_node=False, default=True)
 
-    def checked(self, depth: int) -> "ReadErrors":
-        """The same with both rates float32 [depth].
+    def rates(self, depth: int) -> tuple[Array, Array]:
+        """`rate` and `kept_rate`, float32 [depth].
 
         Raises:
             ValueError: If a rate is no probability, or there is not one for each block.
         """
         kept = self.rate if self.kept_rate is None else self.kept_rate
-        rates = {"rate": self.rate, "kept_rate": kept}
-        for name, rate in rates.items():
+        found = []
+        for name, rate in (("rate", self.rate), ("kept_rate", kept)):
             values = jnp.asarray(rate, jnp.float32)
             if values.shape not in ((), (depth,)):
                 raise ValueError(
@@ -54,8 +55,8 @@ class ReadErrors:
             is_known = not isinstance(values, Tracer)
             if is_known and not bool(jnp.all((values >= 0) & (values <= 1))):
                 raise ValueError(f"`{name}` (={rate}) must be from 0 to 1.")
-            rates[name] = jnp.broadcast_to(values, (depth,))
-        return self.replace(**rates)
+            found.append(jnp.broadcast_to(values, (depth,)))
+        return found[0], found[1]
 
 
 def read(x: Array, rate: Scalar, key: Array) -> Array:
@@ -103,7 +104,7 @@ def _read_gradient_backward(kept, gradient):
 read_gradient.defvjp(_read_gradient_forward, _read_gradient_backward)
 
 
-def rate_of(life: Scalar, retention: Scalar, *, spread: float = SPREAD) -> Array:
+def rate_of(life: ArrayLike, retention: ArrayLike, *, spread: float = SPREAD) -> Array:
     """Rate of wrong reads of values that wait `life` s without a refresh.
 
         p = Phi(ln(life / retention) / spread + Phi^-1(.001))

@@ -169,7 +169,7 @@ def test_statistics_of_norms_are_recorded_once_in_spite_of_the_recomputation(bef
     x = _wide(jnp.round(jnp.asarray(images) * 4096) / 4096) + _wide(
         _taps(before, images)[1]
     )
-    y = Conv(8).apply({"params": conv}, x)
+    y = jnp.asarray(Conv(8).apply({"params": conv}, x))
     np.testing.assert_allclose(means[0], 0.1 * y.mean((0, 1, 2)), rtol=1e-2, atol=1e-4)
 
 
@@ -211,6 +211,7 @@ def test_costs_of_a_branch_are_those_of_its_layers(before):
     assert counts["chain"] == branch + convs
 
 
+@pytest.mark.slow
 def test_errors_of_streams_harm_more_than_those_that_spare_them(before):
     network = _network(before)
     right = _gradient(network)[0]["params"]
@@ -228,8 +229,11 @@ def test_a_rate_of_errors_may_be_traced(before):
     network = _network(before)
     variables = jax.jit(network.init)(jax.random.key(1))
 
+    traced = []
+
     @jax.jit
     def logits(rate):
+        traced.append(rate)
         return network.apply(
             *(variables, normal(4, 8, 8, 3), jnp.zeros(4)),
             train=True,
@@ -238,9 +242,10 @@ def test_a_rate_of_errors_may_be_traced(before):
         )[0]
 
     assert np.any(logits(0.0) != logits(0.2))
-    assert logits._cache_size() == 1
+    assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_branches_of_attention_and_taps_beside_the_stream(before):
     def residual(site):
         return AttentionResidual(site, join="concatenate", num_heads=2)
@@ -274,6 +279,7 @@ def test_one_model_holds_norms_a_reversible_branch_and_formats(before):
         assert np.all(slope != 0)
 
 
+@pytest.mark.slow
 def test_one_step_holds_norms_branch_formats_and_a_chip(before):
     """Gradients of the loss and of costs, by the mask and by the mantissas' widths."""
     plain = _network(before)
@@ -307,7 +313,7 @@ def test_one_step_holds_norms_branch_formats_and_a_chip(before):
         assert np.all(slope != 0)
     assert np.all(by_design.mantissa_bits > 0)  # wider numbers take longer to move
     # The exact model over 1 % more of the first width: traffic binds every op here.
-    wider = design.replace(mantissa_bits=jnp.array([5.05, 4.5]))
+    wider = dataclasses.replace(design, mantissa_bits=jnp.array([5.05, 4.5]))
     exact = chip_costs(ops, roofline.estimate, batch_size=8, fmt=fmt)
     secant = (exact(wider)["latency_s"] - exact(design)["latency_s"]) / 0.05
     np.testing.assert_allclose(by_design.mantissa_bits[0], secant, rtol=0.02)
@@ -332,13 +338,17 @@ def test_settings_that_do_not_fit_are_refused(before, settings, match):
         jax.eval_shape(network.init, jax.random.key(0))
 
 
+def _shapes(network):
+    return jax.eval_shape(network.init, jax.random.key(0))
+
+
 def test_a_backbone_that_is_too_short_or_silent_is_refused(before):
     network = _network(before)
     deep = network.module.clone(depth=4)
     with pytest.raises(ValueError, match=r"says 3 maps, fewer than `depth` \(=4\)"):
-        models.Network(deep, 8, (8, 8, 3), _CLASSES).init(jax.random.key(0))
+        _shapes(models.Network(deep, 8, (8, 8, 3), _CLASSES))
     with pytest.raises(ValueError, match=r"`bn_mask` has shape \(3,\).*pass 4 entries"):
-        models.Network(network.module, 3, (8, 8, 3), _CLASSES).init(jax.random.key(0))
+        _shapes(models.Network(network.module, 3, (8, 8, 3), _CLASSES))
 
     class Silent(nn.Module):
         @nn.compact
@@ -347,13 +357,13 @@ def test_a_backbone_that_is_too_short_or_silent_is_refused(before):
 
     silent = network.module.clone(backbone=Silent())
     with pytest.raises(ValueError, match=r'Silent says no map.*self.sow\("interm'):
-        models.Network(silent, 4, (8, 8, 3), _CLASSES).init(jax.random.key(0))
+        _shapes(models.Network(silent, 4, (8, 8, 3), _CLASSES))
 
 
 def test_variables_that_nobody_gave_are_named(before):
     network = models.Network(_network(before).module, 4, (8, 8, 3), _CLASSES)
     with pytest.raises(ValueError, match=r"variables in \['frozen'\].*pass them"):
-        network.init(jax.random.key(0))
+        jax.eval_shape(network.init, jax.random.key(0))
 
 
 def test_area_pooling_is_the_mean_over_areas():

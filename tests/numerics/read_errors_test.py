@@ -93,4 +93,4 @@ def test_the_rate_at_the_retention_time_is_the_nominal_one_and_grows_with_life()
 )
 def test_rates_that_are_no_probabilities_are_refused(errors, match):
     with pytest.raises(ValueError, match=match):
-        errors.checked(3)
+        errors.rates(3)

@@ -125,7 +125,8 @@ class Answer:
 
 def answers(config: DuplexConfig, found: Runs) -> list[Answer]:
     """All questions whose variants were run, corrected together."""
-    losses, asked = {}, {}
+    losses: dict[str, claims.PairedLoss] = {}
+    asked: dict[str, tuple[str, Question]] = {}
     for pair in config.pairs:
         for question in QUESTIONS:
             if {question.candidate, question.reference} - {*config.variants}:
@@ -140,7 +141,10 @@ def answers(config: DuplexConfig, found: Runs) -> list[Answer]:
                 losses[key] = claims.PairedLoss(pairs, reference[0].num_test)
                 asked[key] = (pair, question)
     verdicts = claims.verdicts(losses)
-    return [Answer(*asked[key], losses[key], verdicts[key]) for key in losses]
+    return [
+        Answer(pair, question, losses[key], verdicts[key])
+        for key, (pair, question) in asked.items()
+    ]
 
 
 def mean_test(runs: list[DuplexRun]) -> float | None:

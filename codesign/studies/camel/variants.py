@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 from codesign.models.duplex import ALGORITHMS
 from codesign.records.named import nearest
@@ -64,11 +65,11 @@ def parse(text: str) -> Variant:
     algorithm, *options = text.split("+")
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{text!r}: {algorithm!r}; {nearest(algorithm, ALGORITHMS)}")
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     for option in options:
         rate = _RATES.fullmatch(option)
         if rate:
-            new: dict[str, object] = {"error_rate": float(rate[2])}
+            new: dict[str, Any] = {"error_rate": float(rate[2])}
             new |= {"of_streams": False} if rate[1] == "spared" else {}
         elif option in _PLAIN:
             new = _PLAIN[option]
