@@ -37,8 +37,8 @@ def test_what_is_no_sentence_is_said(tmp_path):
         read_sentences(_file(tmp_path, b"alone\n\n"))
     with pytest.raises(FileNotFoundError, match=r"absent.txt"):
         read_sentences(tmp_path / "absent.txt")
+    path = _file(tmp_path, b"a\nb\nc\nd\ne\n")
     with pytest.raises(ValueError, match=r"`num_train` .=0"):
-        path = _file(tmp_path, b"a\nb\nc\nd\ne\n")
         load_sentences(path, length=8, vocabulary_size=50, num_train=0)
 
 
