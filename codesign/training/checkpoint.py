@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -71,7 +72,7 @@ class CheckpointStore:
         with unfinished(final) as scratch:
             scratch.mkdir()
             with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(scratch / _STATE, state)
+                checkpointer.save(scratch / _STATE, _filled(state))
             content = {"arrays": _signature(state), "meta": meta}
             (scratch / _META).write_text(json.dumps(content))
             (scratch / _MANIFEST).write_text(_manifest(scratch))
@@ -104,9 +105,15 @@ class CheckpointStore:
                     f"The checkpoint {path} is sound but holds another model or "
                     "optimiser than this run's; use another `workdir`."
                 )
-            template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            template = jax.tree.map(ocp.utils.to_shape_dtype_struct, _filled(like))
             with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-                state = checkpointer.restore(path / _STATE, template)
+                found = checkpointer.restore(path / _STATE, template)
+            state = jax.tree.map(
+                lambda found, leaf: (
+                    found if leaf.size else found[:0].reshape(leaf.shape)
+                ),
+                *(found, like),
+            )
             return state, content["meta"]
         return None
 
@@ -139,6 +146,13 @@ def _signature(state: PyTree) -> list[str]:
         f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     ]
+
+
+def _filled(state: PyTree) -> PyTree:
+    """With one zero in place of every empty array, which orbax refuses to save."""
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.size else jnp.zeros(1, leaf.dtype), state
+    )
 
 
 @contextlib.contextmanager
