@@ -5,13 +5,14 @@ import os
 
 import numpy as np
 
-from codesign.data import glue, partition
+from codesign.data import glue, partition, toy_sentences
 from codesign.data.augment import Augmentation
 from codesign.data.dataset import Dataset, Split
 from codesign.data.datasets import DataDir
 from codesign.data.text import SPECIAL, Vocabulary
 
-TEXT_DATASETS = tuple(glue.TASKS)
+_TOY = "toy_sentences"  # comes with the package
+TEXT_DATASETS = (*glue.TASKS, _TOY)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class TextDataset(Dataset):
     """A data set whose `images` are tokens `[N, T]`; `Trainer` takes it as any other."""
 
     vocabulary: Vocabulary  # that numbers the tokens
-    test_part: str  # which published part is the test split, `test` or `dev`
+    test_part: str  # published part that the test split is of: `test`, `dev`, `train`
 
 
 def load_text(
@@ -34,13 +35,13 @@ def load_text(
     seed: int = 0,
     skip_malformed: bool = False,
 ) -> TextDataset:
-    """Loads a task of GLUE, split into training, validation and test texts.
+    """Loads a task of GLUE, or toy sentences, split for training, validation and test.
 
     Splits are as those of `load`: stratified, nested, of `seed` alone. A tenth of the
     training part is held out for validation. The test split is the published test part
     if it comes with labels, as SST-2 does from elsewhere than GLUE, and the development
-    part otherwise; `test_part` says which. Scores are stratified by the nearest whole
-    number.
+    part otherwise; `test_part` says which. `toy_sentences`, which need no file, are split
+    60 : 20 : 20. Scores are stratified by the nearest whole number.
 
     Args:
         name: One of `TEXT_DATASETS`.
@@ -64,18 +65,21 @@ def load_text(
     """
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     seed = partition.checked(sizes, seed)
-    task = glue.find_task(name)
+    task = toy_sentences.TASK if name == _TOY else glue.find_task(name)
     if isinstance(vocabulary, str | os.PathLike):
         vocabulary = Vocabulary.load(vocabulary)
     elif not isinstance(vocabulary, Vocabulary):
         Vocabulary.from_texts((), vocabulary)  # refuses a size before any reading
     Vocabulary(SPECIAL).encode(*([] for _ in task.texts), length=length)  # and a length
-    train, test, test_part = glue.read_parts(
-        name, data_dir, skip_malformed=skip_malformed
-    )
-    parts = {"train": train, "test": test}
-    strata = [np.rint(part.labels).astype(np.int32) for part in (train, test)]
-    chosen = partition.partition(strata[0], strata[1], sizes, seed, name)
+    parts, test_part = {"train": toy_sentences.read_rows()}, "train"
+    if name != _TOY:
+        parts["train"], parts["test"], test_part = glue.read_parts(
+            name, data_dir, skip_malformed=skip_malformed
+        )
+    strata = {
+        part: np.rint(rows.labels).astype(np.int32) for part, rows in parts.items()
+    }
+    chosen = partition.partition(strata["train"], strata.get("test"), sizes, seed, name)
     texts, labels = {}, {}
     for split, (origin, indices) in chosen.items():
         rows = parts[origin]

@@ -20,6 +20,7 @@ def _state(value):
         "weights": jax.random.normal(key, (5, 3)),
         "step": jnp.int32(value),
         "seed": jnp.uint32(2**32 - 1),
+        "mask": jnp.zeros((0, 3)),  # of a network without norms
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from codesign.studies.camel.duplex_result import Runs, mean_test, name_of, of_variant
-from codesign.studies.camel.duplex_settings import DuplexConfig
+from codesign.studies.camel.duplex_settings import PairConfig
 from codesign.studies.published import Published
 
 # Percent of DuDNN, FI, CA and BO.
@@ -57,7 +57,7 @@ TABLE_VIII = {
 _ALGORITHMS = ("duplex", "irreversible", "chain", "branch_only")
 
 
-def printed(config: DuplexConfig, pair: str, variant: str) -> tuple[float, str] | None:
+def printed(config: PairConfig, pair: str, variant: str) -> tuple[float, str] | None:
     """What the paper prints, as a fraction of 1, and where; None if it does not."""
     if variant == "irreversible+unrefreshed":
         value = TABLE_VIII.get(config.dataset, {}).get(pair)
@@ -72,7 +72,7 @@ def printed(config: DuplexConfig, pair: str, variant: str) -> tuple[float, str] 
     return None if row is None else (row[place] / 100, "Table III")
 
 
-def rows(config: DuplexConfig) -> Iterator[Published[Runs]]:
+def rows(config: PairConfig) -> Iterator[Published[Runs]]:
     """Every accuracy of the settings, with the printed one where there is one."""
     for pair in config.pairs:
         for variant in config.variants:
@@ -89,12 +89,15 @@ def rows(config: DuplexConfig) -> Iterator[Published[Runs]]:
                 source=source and f"CAMEL, {source}",
                 unit="ratio",
                 title=f"{pair}, {name_of(variant)}",
-                note=_SIZES if value is not None else "",
+                note=_SIZES.get(source, _IMAGES) if value is not None else "",
                 missing="all runs diverged",
             )
 
 
-_SIZES = (
+_IMAGES = (
     "the paper: full width, backbones from ImageNet or all of CIFAR-100; here what the "
     "settings say"
 )
+_SIZES = {
+    "Table IV": "the paper: BERT-base as its authors trained it; here what the settings say"
+}

@@ -30,7 +30,7 @@ from codesign.studies.camel.duplex_result import (
     of_variant,
     title_of,
 )
-from codesign.studies.camel.duplex_settings import BACKBONE, DuplexConfig
+from codesign.studies.camel.duplex_settings import BACKBONE, PairConfig
 from codesign.studies.published import quantities
 
 _VERDICTS = {
@@ -40,7 +40,7 @@ _VERDICTS = {
 }
 
 
-def report(config: DuplexConfig, found: Runs) -> frame.Report:
+def report(config: PairConfig, found: Runs) -> frame.Report:
     """All that the study says."""
     asked = answers(config, found)
     table, claimed = _table(config, found), _claims(asked)
@@ -48,8 +48,8 @@ def report(config: DuplexConfig, found: Runs) -> frame.Report:
         "DuDNN: a reversible branch beside a frozen backbone, whose pooled maps its blocks "
         "see. FI: the same blocks, plain residual. CA: the branch behind the backbone. BO: "
         "the branch alone. All branches have layers of the same sizes; products are in "
-        f"{config.number_format}. Backbones learn {_words(config, before=True)} first; "
-        f"branches learn {_words(config)}."
+        f"{config.number_format}. Backbones learn {config.learnt(first=True)} first; "
+        f"branches learn {config.learnt()}."
     )
     return frame.Report(
         title="Duplex networks beside their baselines",
@@ -82,19 +82,11 @@ def report(config: DuplexConfig, found: Runs) -> frame.Report:
     )
 
 
-def _words(config: DuplexConfig, *, before: bool = False) -> str:
-    name = config.pretrain_dataset if before else config.dataset
-    classes = config.pretrain_classes if before else config.classes
-    number = config.num_pretrain if before else config.num_train
-    text = f"{number:,} examples of {name}" if number else name
-    return f"{text}, classes {', '.join(map(str, classes))}" if classes else text
-
-
 def _percent(value: float | None) -> str:
     return "diverged" if value is None else format_percent(value)
 
 
-def _summary(config: DuplexConfig, found: Runs, asked: list[Answer]) -> str:
+def _summary(config: PairConfig, found: Runs, asked: list[Answer]) -> str:
     num = config.num_seeds
     parts = [f"Over {num} seeds" if num > 1 else "From one seed"]
     for pair in config.pairs:
@@ -117,7 +109,7 @@ def _summary(config: DuplexConfig, found: Runs, asked: list[Answer]) -> str:
     return text
 
 
-def _table(config: DuplexConfig, found: Runs) -> Table:
+def _table(config: PairConfig, found: Runs) -> Table:
     made = Table(
         "Accuracy after adaptation",
         [
@@ -194,7 +186,7 @@ def _claims(asked: list[Answer]) -> Table:
 
 
 def _quantities(
-    config: DuplexConfig, found: Runs, asked: list[Answer]
+    config: PairConfig, found: Runs, asked: list[Answer]
 ) -> Iterator[Quantity]:
     for pair in config.pairs:
         runs = of_variant(found, pair, BACKBONE)
@@ -215,7 +207,7 @@ def _quantities(
         yield Quantity("claim", None, kind="measured", of=of, note=str(answer.verdict))
 
 
-def _curves(config: DuplexConfig, found: Runs) -> Iterator[frame.Figure]:
+def _curves(config: PairConfig, found: Runs) -> Iterator[frame.Figure]:
     """Accuracy over iterations: the four algorithms, then what was changed of one."""
     for pair in config.pairs:
         panels = [

@@ -8,7 +8,7 @@ import numpy as np
 from codesign.models.duplex import ALGORITHMS
 from codesign.models.pairs import PAIRS
 from codesign.studies import claims
-from codesign.studies.camel.duplex_settings import BACKBONE, DuplexConfig, Unit
+from codesign.studies.camel.duplex_settings import BACKBONE, PairConfig, Unit
 from codesign.studies.camel.number_formats_result import OperandRow
 
 
@@ -72,9 +72,9 @@ class Question:
 QUESTIONS = (
     Question(
         "DuDNN is as good as FI",
-        *("duplex", "irreversible", "non_inferior", "Table III"),
+        *("duplex", "irreversible", "non_inferior", "Tables III, IV"),
     ),
-    Question("CA is worse than DuDNN", "chain", "duplex", "inferior", "Table III"),
+    Question("CA is worse than DuDNN", "chain", "duplex", "inferior", "Tables III, IV"),
     Question(
         "BO is worse than DuDNN", "branch_only", "duplex", "inferior", "Table III"
     ),
@@ -123,7 +123,7 @@ class Answer:
     verdict: claims.Verdict
 
 
-def answers(config: DuplexConfig, found: Runs) -> list[Answer]:
+def answers(config: PairConfig, found: Runs) -> list[Answer]:
     """All questions whose variants were run, corrected together."""
     losses: dict[str, claims.PairedLoss] = {}
     asked: dict[str, tuple[str, Question]] = {}
@@ -178,7 +178,7 @@ def title_of(pair: str) -> str:
     return PAIRS[pair].title
 
 
-def curves(config: DuplexConfig, found: Runs) -> dict:
+def curves(config: PairConfig, found: Runs) -> dict:
     """What curves.json holds: accuracy over iterations of every run."""
     content: dict = {}
     for (pair, variant, seed), run in found.items():
@@ -200,7 +200,7 @@ def curves(config: DuplexConfig, found: Runs) -> dict:
     }
 
 
-def operands(config: DuplexConfig, found: Runs) -> dict:
+def operands(config: PairConfig, found: Runs) -> dict:
     """What operand_statistics.json holds: by pair, variant, product and class of tensor."""
     content: dict = {}
     for (pair, variant, seed), run in found.items():

@@ -1,6 +1,7 @@
 """Settings of duplex training: networks, data, ways to train, and their presets."""
 
 import dataclasses
+from typing import Any
 
 from codesign import data
 from codesign.models.duplex import ALGORITHMS
@@ -8,7 +9,7 @@ from codesign.models.pairs import PAIRS
 from codesign.numerics import formats
 from codesign.records.settings import setting
 from codesign.studies import frame
-from codesign.studies.camel import variants
+from codesign.studies.camel.variants import Variant, parse
 from codesign.training import TrainConfig
 
 Unit = tuple[str, str, int]  # pair, variant or `BACKBONE`, seed
@@ -16,8 +17,8 @@ BACKBONE = "backbone"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DuplexConfig(frame.Config):
-    """Settings of one comparison."""
+class PairConfig(frame.Config):
+    """Settings of one comparison, whatever its pairs read."""
 
     pairs: tuple[str, ...] = setting(
         ("branch4-resnet18",),
@@ -38,17 +39,10 @@ class DuplexConfig(frame.Config):
     channels: int | None = setting(
         None, "Channels of a branch; none for the widest map's.", least=1
     )
-    side: int = setting(4, "Side that maps are pooled to.", least=1, most=64)
     dataset: str = setting(
         "digits", f"Data set: {', '.join(data.DATASETS)}.", flag="data"
     )
-    classes: tuple[int, ...] | None = setting(None, "Classes of it; none for all.")
-    pretrain_dataset: str = setting("digits", "Data set that backbones learn first.")
-    pretrain_classes: tuple[int, ...] | None = setting(
-        None, "Classes of it; none for all."
-    )
-    image_size: int = setting(32, "Height and width of images.", least=8, most=4096)
-    num_train: int | None = setting(None, "Training images; none for all.", least=1)
+    num_train: int | None = setting(None, "Training examples; none for all.", least=1)
     num_pretrain: int | None = setting(None, "Likewise of backbones.", least=1)
     train: TrainConfig = setting(TrainConfig(), "Hyperparameters of every branch.")
     pretrain: TrainConfig = setting(
@@ -70,13 +64,49 @@ class DuplexConfig(frame.Config):
     def check(self) -> None:
         for name in self.variants:
             try:
-                variants.parse(name)
+                parse(name)
             except ValueError as error:
                 raise ValueError(f"`variants`: {error}") from None
         try:
             formats.by_name(self.number_format)
         except ValueError as error:
             raise ValueError(f"`number_format`: {error}") from None
+
+    def backbone_settings(self) -> dict[str, Any]:
+        """Those of a backbone that not all have."""
+        return {}
+
+    def branch_settings(self, chosen: Variant) -> dict[str, Any]:
+        """Those of `Duplex` that not all pairs have."""
+        return {}
+
+    def learnt(self, *, first: bool = False) -> str:
+        """Words for what branches learn; with `first`, backbones before them."""
+        number = self.num_pretrain if first else self.num_train
+        return f"{number:,} examples of {self.dataset}" if number else self.dataset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DuplexConfig(PairConfig):
+    """Settings of one comparison on images."""
+
+    side: int = setting(4, "Side that maps are pooled to.", least=1, most=64)
+    classes: tuple[int, ...] | None = setting(None, "Classes of it; none for all.")
+    pretrain_dataset: str = setting("digits", "Data set that backbones learn first.")
+    pretrain_classes: tuple[int, ...] | None = setting(
+        None, "Classes of it; none for all."
+    )
+    image_size: int = setting(32, "Height and width of images.", least=8, most=4096)
+
+    def branch_settings(self, chosen: Variant) -> dict[str, Any]:
+        return {"side": self.side * chosen.side_factor}
+
+    def learnt(self, *, first: bool = False) -> str:
+        name = self.pretrain_dataset if first else self.dataset
+        classes = self.pretrain_classes if first else self.classes
+        number = self.num_pretrain if first else self.num_train
+        text = f"{number:,} examples of {name}" if number else name
+        return f"{text}, classes {', '.join(map(str, classes))}" if classes else text
 
 
 _ABLATIONS = (

@@ -7,7 +7,8 @@ import json
 import pathlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ from codesign.studies.camel.duplex_settings import (
     BACKBONE,
     PRESETS,
     DuplexConfig,
+    PairConfig,
     Unit,
 )
 from codesign.studies.camel.number_formats_result import OperandRow
@@ -44,18 +46,24 @@ _FLOAT = "float32"
 class Prepared:
     """The data, and a trainer of each pair and variant once it is asked for."""
 
-    def __init__(self, config: DuplexConfig, before: Dataset, after: Dataset):
+    def __init__(self, config: PairConfig, before: Dataset, after: Dataset):
         self.config, self.before, self.after = config, before, after
         self.backbone = functools.cache(self._backbone)
         self.trainer = functools.cache(self._trainer)
         self.frozen: dict[str, PyTree] = {}  # of trained backbones, by pair
 
     def _backbone(self, pair: str) -> models.Network:
+        settings = self.config.backbone_settings()
+        if isinstance(self.before, data.TextDataset):
+            vocabulary = self.before.vocabulary
+            settings["vocabulary_size"] = len(vocabulary)
+            settings["separator"] = vocabulary.separator
         return pairs.create_backbone(
             pair,
             width=self.config.width,
             num_classes=self.before.num_classes,
             shape=self.before.train.images.shape[1:],
+            **settings,
         )
 
     def _trainer(self, pair: str, variant: str) -> Trainer:
@@ -74,10 +82,10 @@ class Prepared:
             num_classes=self.after.num_classes,
             algorithm=chosen.algorithm,
             join=chosen.join,
-            side=config.side * chosen.side_factor,
             channels=config.channels,
             recompute_taps=chosen.recompute_taps,
             read_errors=self._errors(pairs.pair(pair).depth, chosen),
+            **config.branch_settings(chosen),
         )
         if not chosen.in_format or config.number_format == _FLOAT:
             return network
@@ -95,7 +103,7 @@ class Prepared:
         return ReadErrors(chosen.error_rate, kept, chosen.of_streams)
 
 
-def units(config: DuplexConfig) -> list[Unit]:
+def units(config: PairConfig) -> list[Unit]:
     """Backbones first; then all variants from one seed, then from the next."""
     seeds = range(config.seed, config.seed + config.num_seeds)
     branches = itertools.product(seeds, config.pairs, config.variants)
@@ -105,19 +113,10 @@ def units(config: DuplexConfig) -> list[Unit]:
     ]
 
 
-def prepare(
-    config: DuplexConfig,
-    pending: Sequence[Unit],
-    workdir: pathlib.Path,
-    *,
-    data_dir: str | None = None,
-) -> Prepared:
-    """Loads the data and builds every backbone and branch once, untrained."""
-    for unit in {*units(config)} - {*pending}:
-        if unit[1] != BACKBONE:
-            _store(workdir, unit).clear()  # which a kill left
+def load(config: DuplexConfig, data_dir: str | None) -> tuple[Dataset, Dataset]:
+    """Images that backbones learn, and those that branches learn."""
 
-    def load(
+    def images(
         name: str, classes: Sequence[int] | None, num_train: int | None
     ) -> Dataset:
         found = data.load(
@@ -125,9 +124,26 @@ def prepare(
         )
         return found.of_classes(classes) if classes else found
 
-    before = load(config.pretrain_dataset, config.pretrain_classes, config.num_pretrain)
-    after = load(config.dataset, config.classes, config.num_train)
-    prepared = Prepared(config, before, after)
+    return (
+        images(config.pretrain_dataset, config.pretrain_classes, config.num_pretrain),
+        images(config.dataset, config.classes, config.num_train),
+    )
+
+
+def prepare(
+    config: PairConfig,
+    pending: Sequence[Unit],
+    workdir: pathlib.Path,
+    *,
+    load: Callable[[Any, str | None], tuple[Dataset, Dataset]] = load,
+    data_dir: str | None = None,
+) -> Prepared:
+    """Loads the data and builds every backbone and branch once, untrained."""
+    for unit in {*units(config)} - {*pending}:
+        if unit[1] != BACKBONE:
+            _store(workdir, unit).clear()  # which a kill left
+
+    prepared = Prepared(config, *load(config, data_dir))
     if pending:
         for pair in config.pairs:
             prepared.trainer(pair, BACKBONE)
@@ -149,7 +165,7 @@ def _check_branches(prepared: Prepared) -> None:
 
 
 def measure(
-    config: DuplexConfig, unit: Unit, job: frame.Job, prepared: Prepared
+    config: PairConfig, unit: Unit, job: frame.Job, prepared: Prepared
 ) -> DuplexRun:
     """Trains a backbone, or a branch beside one."""
     pair, variant, seed = unit
@@ -177,7 +193,7 @@ def measure(
 
 
 def _train(
-    config: DuplexConfig,
+    config: PairConfig,
     unit: Unit,
     job: frame.Job,
     prepared: Prepared,
@@ -274,7 +290,7 @@ def _operands(
     )
 
 
-def report(config: DuplexConfig, found: dict[Unit, DuplexRun]) -> frame.Report:
+def report(config: PairConfig, found: dict[Unit, DuplexRun]) -> frame.Report:
     """See `duplex_report`."""
     made = duplex_report.report(config, found)
     files = {
@@ -285,7 +301,7 @@ def report(config: DuplexConfig, found: dict[Unit, DuplexRun]) -> frame.Report:
     return dataclasses.replace(made, files=texts)
 
 
-def _steps(config: DuplexConfig, unit: Unit) -> int:
+def steps(config: PairConfig, unit: Unit) -> int:
     return (config.pretrain if unit[1] == BACKBONE else config.train).epochs
 
 
@@ -295,7 +311,7 @@ STUDY = frame.Study(
     units=units,
     prepare=prepare,
     measure=measure,
-    steps=_steps,
+    steps=steps,
     report=report,
     found=DuplexRun,
     given={"data_dir": "Where data sets lie; else $CODESIGN_DATA, else downloaded."},
