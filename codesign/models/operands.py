@@ -52,8 +52,8 @@ def operand_statistics(
 ) -> dict[str, dict[str, Statistics]]:
     """What the formats did to every operand in one training step, by product and class.
 
-    The loss is the mean cross-entropy, or squared error of a regression. Gradients are known in the backward pass only: one
-    such pass brings all of it.
+    The loss is the mean cross-entropy, or of a regression the mean squared error.
+    Gradients are known in the backward pass only: one such pass brings all of it.
 
     Args:
         network: Of a module in `InFormats`.
