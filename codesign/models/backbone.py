@@ -44,7 +44,8 @@ def frozen(network: Network, variables: PyTree, bn_mask: Array | None = None) ->
     variables = {**network.frozen, **variables}
     folded = fold(network.module, variables, mask, network.batch(1))
     folded = {name: found for name, found in folded.items() if name != "batch_stats"}
-    _check_same(network, variables, folded, mask)
+    if network.num_sites:  # else nothing was folded
+        _check_same(network, variables, folded, mask)
     return {"frozen": {"pretrained": folded}}
 
 

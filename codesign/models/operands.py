@@ -25,15 +25,11 @@ def product_names(network: Network) -> tuple[str, ...]:
     _check(network)
     listed = _Listed()
 
-    def forward(key):
-        variables = network.init(key)
-        image = jnp.zeros((1, *network.image_shape), jnp.float32)
-        mask = jnp.ones(network.num_sites)
-        return network.apply(variables, image, mask, train=True, key=key, taps=listed)[
-            0
-        ]
+    def forward(key, x):
+        variables, mask = network.init(key), jnp.ones(network.num_sites)
+        return network.apply(variables, x, mask, train=True, key=key, taps=listed)[0]
 
-    jax.eval_shape(forward, jax.random.key(0))
+    jax.eval_shape(forward, jax.random.key(0), network.batch(1))
     return tuple(listed)
 
 
@@ -56,14 +52,14 @@ def operand_statistics(
 ) -> dict[str, dict[str, Statistics]]:
     """What the formats did to every operand in one training step, by product and class.
 
-    The loss is the mean cross-entropy. Gradients are known in the backward pass only: one
-    such pass brings all of it.
+    The loss is the mean cross-entropy, or of a regression the mean squared error.
+    Gradients are known in the backward pass only: one such pass brings all of it.
 
     Args:
         network: Of a module in `InFormats`.
         variables: `params` and `batch_stats`.
-        images: [B, H, W, C], as the network takes them.
-        labels: [B] int32.
+        images: [B, H, W, C], or texts [B, T], as the network takes them.
+        labels: [B] int32, or float32 of a regression.
         bn_mask: [C].
         key: For dropout and stochastic rounding.
 
@@ -84,6 +80,8 @@ def operand_statistics(
         logits, _ = network.apply(
             variables, images, bn_mask, train=True, key=key, taps=taps
         )
+        if jnp.issubdtype(labels.dtype, jnp.floating):
+            return jnp.mean(jnp.square(logits[:, 0] - labels))
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     taps = {name: jnp.zeros(TAP_SHAPE) for name in names}

@@ -148,3 +148,23 @@ def test_random_formats_ask_for_a_key():
     network = _network(Formats.of(bfp.Format(rounding="stochastic")))
     with pytest.raises(ValueError, match="`key` is None"):
         operand_statistics(network, *_drawn(network))
+
+
+class _Text(nn.Module):
+    """A number of each text: a layer of the mean of its embedded tokens."""
+
+    @nn.compact
+    def __call__(self, x, bn_mask, *, train):
+        return nn.Dense(1, use_bias=False)(nn.Embed(6, 4)(x).mean(1))
+
+
+def test_gradients_of_texts_in_a_regression():
+    module = InFormats(_Text(), Formats.of("bfp5"))
+    network = models.Network(module, image_shape=(3,), num_classes=1)
+    tokens = jnp.array([[1, 2, 3], [4, 5, 0]], jnp.int32)
+    variables, mask = network.init(jax.random.key(0)), jnp.zeros(0)
+    answers = network.apply(variables, tokens, mask, train=False)[0][:, 0]
+    # Of answers that are right nothing is left to learn; of others something is.
+    for error, zero in ((0.0, 1.0), (1.0, 0.0)):
+        found = operand_statistics(network, variables, tokens, answers + error, mask)
+        assert found["Dense_0"]["gradients"].zero == zero

@@ -79,9 +79,11 @@ PRESETS = {
         num_validation=512,
         train=dataclasses.replace(_TRAIN, epochs=3, batch_size=32, learning_rate=2e-3),
         pretrain=dataclasses.replace(_PRETRAIN, epochs=1, batch_size=32),
+        checkpoint_every_s=60.0,  # hundreds of small files each
     ),
     "smoke": TextDuplexConfig(
         preset="smoke",
+        number_format="float32",  # compiled in a third of the time
         dataset="toy_sentences",
         length=16,
         vocabulary_size=256,
