@@ -5,17 +5,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from codesign.kernels.named_op import uncounted
 from codesign.kernels.pooling import area_pool
 from codesign.models import backbone as backbones
 from codesign.models.backbone import Maps
 from codesign.models.layers import Dense
 from codesign.models.residual import ResidualStack
 from codesign.models.reversible import ReversibleStack
-from codesign.numerics.read_errors import ReadErrors
+from codesign.numerics.read_errors import ReadErrors, read
 from codesign.records.named import nearest
 from codesign.types import Array, PyTree, is_whole
 
@@ -135,12 +137,17 @@ class Duplex(nn.Module):
             if is_kept:
                 taps = jnp.stack([self._fitted(maps.taps[i], width) for i in which])
         start = self._fitted(start, width)
+        errors = self.read_errors if read_errors is None else read_errors
+        if not train or self.is_initializing():
+            errors = None
+        if errors is not None and taps is not None:
+            rate, _ = errors.rates(self.depth)
+            keys = jax.random.split(self.make_rng("errors"), self.depth)
+            taps = uncounted(_read_each, taps, rate, keys)
         settings: dict[str, Any] = {"train": train}
         if is_token is not None:
             settings["is_token"] = is_token
-        errors = self.read_errors if read_errors is None else read_errors
-        if train and not self.is_initializing():
-            settings["read_errors"] = errors
+        settings["read_errors"] = errors
         if algorithm.has_taps and not is_kept:
             taps, settings["fetch"] = jnp.arange(self.depth), _fetch(tap, self.depth)
         each = taps, bn_mask.reshape(self.depth, 2)
@@ -213,6 +220,10 @@ class Duplex(nn.Module):
                 "whose neighbouring channels are averaged."
             )
         return jnp.mean(x.reshape(*x.shape[:-1], width, channels // width), -1)
+
+
+def _read_each(taps, rates, keys):
+    return jax.vmap(read)(taps, rates, keys)
 
 
 def _fetch(tap: Callable[[int], Array], depth: int) -> Callable[..., tuple]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from codesign import models, workload
+from codesign.kernels.named_op import uncounted
 from tests.workload.graphs import shape
 
 pytestmark = pytest.mark.usefixtures("any_ranks")
@@ -219,3 +220,22 @@ def test_a_mask_of_one_batch_norm_is_no_input():
     ops = workload.trace(*network.trace_args())
     assert ops.graph.inputs == ((8, 8, 1),)
     assert ops.num_sites == 1
+
+
+def test_what_no_chip_does_is_not_counted():
+    def forward(w, x):
+        y = x @ w
+        y = uncounted(_spoilt, y)  # of y's shape: y itself
+        return y, uncounted(_count, y)  # of another: a constant
+
+    shapes = jnp.zeros((4, 3)), jnp.zeros((1, 4))
+    ops = workload.trace(forward, *shapes)
+    assert ops.kinds == ("dense",)
+
+
+def _spoilt(y):
+    return jnp.where(y > 0, jnp.nan, y) * 2 + 1
+
+
+def _count(y):
+    return jnp.sum(y > 0)

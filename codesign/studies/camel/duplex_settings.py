@@ -119,12 +119,12 @@ PRESETS = {
         preset="quick",
         variants=(*ALGORITHMS, *_ABLATIONS),
         width=0.125,
+        channels=32,  # fewer parameters than the backbone, as the paper has it
         classes=(5, 6, 7, 8, 9),
         pretrain_classes=(0, 1, 2, 3, 4),
         image_size=16,
-        train=TrainConfig(epochs=10, learning_rate=0.02),
+        train=TrainConfig(epochs=8, learning_rate=0.02),
         pretrain=TrainConfig(epochs=8),
-        num_seeds=4,
     ),
     "smoke": DuplexConfig(
         preset="smoke",
@@ -155,6 +155,7 @@ PRESETS = {
         pairs=tuple(name for name, pair in PAIRS.items() if pair.backbone != "bert12"),
         variants=(*ALGORITHMS, *_ABLATIONS),
         width=1.0,
+        channels=256,
         dataset="cifar10",
         pretrain_dataset="cifar100",
         # Section VI-B: batches of 64 for 20 epochs; backbones 90 epochs in batches of
