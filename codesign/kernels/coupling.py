@@ -248,11 +248,14 @@ class _Stack:
             ), None
 
         d_streams = Streams(*map(_instantiated, cotangents.streams))
+        # Zeros on the mesh of each leaf, which `zeros_like` may forget.
         zeros = tuple(
-            [jnp.zeros_like(leaf) for leaf in _chosen(leaves, flags)]
+            [jnp.where(False, leaf, 0) for leaf in _chosen(leaves, flags)]
             for leaves, flags in zip(blocks, wanted.blocks, strict=True)
         )
-        d_shared = [jnp.zeros_like(leaf) for leaf in _chosen(shared, wanted.shared)]
+        d_shared = [
+            jnp.where(False, leaf, 0) for leaf in _chosen(shared, wanted.shared)
+        ]
         (_, d_streams, d_blocks, d_shared), _ = lax.scan(
             step,
             (streams, d_streams, zeros, d_shared),
