@@ -31,8 +31,7 @@ class Reads(NamedTuple):
 
     Attributes:
         rate: [depth] of values that are read as noise; see `numerics.read_errors.read`.
-        words: [depth, 6, W] of random keys: of both streams going forward, of both going
-            back, of their gradients.
+        words: [depth, 6, W] of random keys: of streams forward, back, of gradients.
     """
 
     rate: Array
@@ -194,7 +193,8 @@ class _Stack:
             second = self._evaluate(1, _once(i, [y2]), blocks, shared, y2)
             y1 = x1 + second.value
             y1, y2 = self._read(reads, i, 0, (y1, y2))
-            num_beyond = uncounted(_num_beyond, y1, y2, bits=self.fraction_bits)
+            bits = self.fraction_bits
+            num_beyond = uncounted(lattice.num_beyond, y1, y2, fraction_bits=bits)
             num_beyond += first.used + second.used
             return Streams(y1, y2), ((first.aux, second.aux), num_beyond)
 
@@ -361,10 +361,6 @@ def _apart(evaluate: Callable, floats: list[Array], x: Array, i: Array):
 
 def _nearest(x: Array, bits: int | None) -> Array:
     return uncounted(lattice.nearest, x, fraction_bits=bits)
-
-
-def _num_beyond(*arrays, bits):
-    return lattice.num_beyond(arrays, bits)
 
 
 def _once(i: Array, arrays: list[Array]) -> Array:

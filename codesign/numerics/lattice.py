@@ -1,7 +1,5 @@
 """A lattice of multiples of 2^-fraction_bits, on which float32 adds without rounding."""
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jax import lax
 
@@ -29,7 +27,7 @@ def largest(fraction_bits: int) -> float:
     return _EXACT_INTEGERS * 2.0**-fraction_bits
 
 
-def num_beyond(arrays: Sequence[Array], fraction_bits: int | None) -> Array:
+def num_beyond(*arrays: Array, fraction_bits: int | None) -> Array:
     """[] int32: values of `arrays` beyond the largest point, NaN too; 0 for None."""
     if fraction_bits is None:
         return jnp.int32(0)
