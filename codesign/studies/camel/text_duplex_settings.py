@@ -90,7 +90,7 @@ PRESETS = {
         width=1 / 32,
         copies=4,
         dropout_rate=0.0,
-        train=dataclasses.replace(_TRAIN, epochs=2, batch_size=8),
+        train=dataclasses.replace(_TRAIN, epochs=2, batch_size=8, stop_at_chance=None),
         pretrain=dataclasses.replace(_PRETRAIN, epochs=2, batch_size=16),
         num_seeds=1,
         checkpoint_every_s=1.0,

@@ -29,7 +29,7 @@ from codesign.report import format_percent
 from codesign.studies import frame
 from codesign.studies.camel import to_reversible_report
 from codesign.studies.camel.to_reversible_report import SeedRun, WayRun
-from codesign.training import TrainConfig
+from codesign.training import TrainConfig, task
 from codesign.training.config import make_optimizer
 from codesign.training.state import TrainState, init_state
 from codesign.training.step import make_evaluate, make_step
@@ -146,9 +146,9 @@ class Prepared:
 
     def accuracy(self, way: str, state: TrainState, split: Split) -> float:
         """Fraction of a split's images that are classified rightly."""
-        weights = jnp.ones(len(split))
-        given = jnp.asarray(split.images), jnp.asarray(split.labels), weights
-        return float(self.evaluate(way)(state, _DESIGN, *given)) / len(split)
+        given = jnp.asarray(split.images), jnp.asarray(split.labels)
+        found = self.evaluate(way)(state, _DESIGN, *given)
+        return task.score(np.asarray(found), split.labels)
 
     def train(
         self, way: str, state: TrainState, settings: TrainConfig, seed: int
