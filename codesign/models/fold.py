@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.extend import core
 
+from codesign.kernels import equations
 from codesign.kernels.named_op import named_op, parse_name
 from codesign.models import layers
 from codesign.models.norm import MaskedBatchNorm
@@ -157,15 +157,16 @@ def _same(x: Array) -> Array:
     return x * 1
 
 
-def _pairs(jaxpr: core.Jaxpr) -> Iterator[tuple[int | None, int | None]]:
+def _pairs(jaxpr: Any) -> Iterator[tuple[int | None, int | None]]:
     """Numbers of the marks of layers and of their readers, as `_find` returns paths."""
-    made: dict[core.Var, int] = {}
+    jaxpr = equations.opened(jaxpr)
+    made: dict[Any, int] = {}
     for eqn in jaxpr.eqns:
         if not eqn.outvars:  # what Flax leaves of a body that it traced before
             continue
-        name = parse_name(str(eqn.params.get("name", "")))
+        name = parse_name(equations.call_name(eqn))
         mark = name if name is not None and name.kind == "fold" else None
-        reads = [made.get(v) for v in eqn.invars if isinstance(v, core.Var)]
+        reads = [made.get(v) for v in eqn.invars if not equations.is_literal(v)]
         if mark is not None and mark.variant == "norm":
             yield reads[0], mark.site
         else:
@@ -173,15 +174,10 @@ def _pairs(jaxpr: core.Jaxpr) -> Iterator[tuple[int | None, int | None]]:
         if mark is not None and mark.variant == "layer":
             made[eqn.outvars[0]] = mark.site
         elif mark is None:
-            for inner in _jaxprs(eqn.params):
+            for inner in equations.inner_jaxprs(eqn):
                 yield from _pairs(inner)
-    results = [made.get(v) for v in jaxpr.outvars if isinstance(v, core.Var)]
+    results = [made.get(v) for v in jaxpr.outvars if not equations.is_literal(v)]
     yield from ((layer, None) for layer in results if layer is not None)
-
-
-def _jaxprs(params: Any) -> list[Any]:
-    found = jax.tree.leaves(params, is_leaf=lambda each: hasattr(each, "eqns"))
-    return [getattr(each, "jaxpr", each) for each in found if hasattr(each, "eqns")]
 
 
 def _layers_before(path: _Path, pairs: list) -> list[_Path]:

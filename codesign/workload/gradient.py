@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from codesign.kernels import equations
 from codesign.workload.op import Shape
-from codesign.workload.tracing import equations
 from codesign.workload.tracing.arguments import (
     ambiguous,
     argument_names,

@@ -12,7 +12,7 @@ from jax.scipy import special
 
 import codesign
 from codesign import workload
-from codesign.workload.tracing import equations
+from codesign.kernels import equations
 
 X = jnp.ones((4, 3))
 TABLE = jnp.arange(12.0).reshape(4, 3)

@@ -4,9 +4,9 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from codesign.kernels import equations
 from codesign.kernels.named_op import parse_name
 from codesign.workload.op import TYPE_I_KINDS
-from codesign.workload.tracing import equations
 from codesign.workload.tracing.node import STATE, Value
 from codesign.workload.tracing.place import is_library
 from codesign.workload.tracing.primitives import LAYERS

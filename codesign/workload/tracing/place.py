@@ -8,7 +8,7 @@ from typing import Any
 import flax
 import jax
 
-from codesign.workload.tracing import equations
+from codesign.kernels import equations
 
 _LIBRARIES = tuple(
     os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax)

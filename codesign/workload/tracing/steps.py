@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from codesign.kernels.named_op import FREE, OpName, parse_name
-from codesign.workload.op import MATRIX_KINDS, conv_pairs
-from codesign.workload.tracing import primitives as known
-from codesign.workload.tracing import product
-from codesign.workload.tracing.equations import (
+from codesign.kernels.equations import (
     Params,
     inner_jaxprs,
     is_copy,
     is_literal,
 )
+from codesign.kernels.named_op import FREE, OpName, parse_name
+from codesign.workload.op import MATRIX_KINDS, conv_pairs
+from codesign.workload.tracing import primitives as known
+from codesign.workload.tracing import product
 from codesign.workload.tracing.loops import holds_product
 from codesign.workload.tracing.node import POINT, REDUCE, Place, Value, without_batch
 from codesign.workload.tracing.place import is_library

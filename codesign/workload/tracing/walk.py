@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from codesign.workload.tracing import equations
+from codesign.kernels import equations
 from codesign.workload.tracing import primitives as known
 from codesign.workload.tracing.arguments import Leaves
 from codesign.workload.tracing.loops import branches, repeated, unrolled, while_loop
