@@ -38,6 +38,7 @@ def ops():
     return workload.trace(*network.trace_args())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NAMES)
 def test_chips_by_name(name, ops):
     chip = chips.by_name(name)

@@ -151,6 +151,7 @@ def _gradient(network, **settings):
     return jax.jit(jax.grad(loss, has_aux=True, allow_int=True))(variables)
 
 
+@pytest.mark.slow
 def test_taps_made_again_give_what_kept_ones_do(before):
     kept = _gradient(_network(before))
     again = _gradient(_network(before, recompute_taps=True))
@@ -258,6 +259,7 @@ def test_branches_of_attention_and_taps_beside_the_stream(before):
     )
 
 
+@pytest.mark.slow
 def test_one_model_holds_norms_a_reversible_branch_and_formats(before):
     plain = _network(before)
     module = InFormats(plain.module, Formats.of("bfp5"))

@@ -91,6 +91,7 @@ class _NumPy:
         return self.dense(context, p["output"])
 
 
+@pytest.mark.slow
 def test_vit_equals_numpy():
     module, x = _vit(), _images()
     variables = _drawn(module, x)

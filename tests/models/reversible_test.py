@@ -193,6 +193,7 @@ class Classifier(nn.Module):
         return nn.Dense(3)(jnp.concatenate(streams, -1).mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_network_that_holds_a_stack_is_one_like_any_other():
     network = models.Network(
         InFormats(Classifier(), Formats.of("bfp5")), 1, (6, 6, 1), 3

@@ -32,6 +32,7 @@ def _run(before, **after):
     return SeedRun(before, (2.0, 1.5), 1000, tuple(runs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WIRINGS)
 def test_a_network_in_a_wiring_has_the_trained_variables(way):
     images = jnp.asarray(
