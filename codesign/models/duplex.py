@@ -171,7 +171,6 @@ class Duplex(nn.Module):
             raise ValueError(
                 f"`depth` (={self.depth!r}) must be a positive whole number."
             )
-        # A network that counts its sites asks with a mask that is longer.
         if bn_mask.ndim != 1 or bn_mask.shape[0] != 2 * self.depth:
             raise ValueError(
                 f"`bn_mask` has shape {bn_mask.shape}, but {self.depth} blocks have two "

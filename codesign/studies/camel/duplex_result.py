@@ -9,7 +9,7 @@ from codesign.models.duplex import ALGORITHMS
 from codesign.models.pairs import PAIRS
 from codesign.studies import claims
 from codesign.studies.camel.duplex_settings import BACKBONE, PairConfig, Unit
-from codesign.studies.camel.number_formats_result import OperandRow
+from codesign.studies.camel.operand_rows import OperandRow, by_product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,11 +206,7 @@ def operands(config: PairConfig, found: Runs) -> dict:
     for (pair, variant, seed), run in found.items():
         if seed != config.seed or not run.operands:
             continue
-        products = content.setdefault(pair, {}).setdefault(variant, {})
-        for row in run.operands:
-            values = dataclasses.asdict(row)
-            name, tensor = values.pop("product"), values.pop("tensor")
-            products.setdefault(name, {})[tensor] = values
+        content.setdefault(pair, {})[variant] = by_product(run.operands)
     return {
         "dataset": config.dataset,
         "batch_size": config.train.batch_size,

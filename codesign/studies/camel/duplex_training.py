@@ -19,13 +19,12 @@ from codesign.data.dataset import Dataset
 from codesign.models import backbone, pairs
 from codesign.models.duplex import ALGORITHMS
 from codesign.models.formats import Formats, InFormats
-from codesign.models.operands import operand_statistics
 from codesign.numerics.read_errors import ReadErrors, rate_of
 from codesign.objective import Design
 from codesign.records import StrPath
 from codesign.report import format_percent
 from codesign.studies import frame
-from codesign.studies.camel import duplex_report, duplex_result, variants
+from codesign.studies.camel import duplex_report, duplex_result, operand_rows, variants
 from codesign.studies.camel.duplex_result import DuplexRun
 from codesign.studies.camel.duplex_settings import (
     BACKBONE,
@@ -34,7 +33,6 @@ from codesign.studies.camel.duplex_settings import (
     PairConfig,
     Unit,
 )
-from codesign.studies.camel.number_formats_result import OperandRow
 from codesign.training import CheckpointStore, Trainer, TrainResult
 from codesign.types import PyTree
 
@@ -188,7 +186,15 @@ def measure(
     if seed != config.seed or run.test is None or not is_cast:
         return run
     job.update(len(run.losses), variant, seed=seed, state="compiling")
-    operands = _operands(trainer, result, _mask(pair, variant), seed)
+    state = result.state
+    operands = operand_rows.measure(
+        trainer.network,
+        {"params": state.params, "batch_stats": state.batch_stats},
+        dataset,
+        _mask(pair, variant),
+        batch_size=trainer.config.batch_size,
+        seed=seed,
+    )
     return dataclasses.replace(run, operands=operands)
 
 
@@ -265,29 +271,6 @@ def _mask(pair: str, variant: str, trainer: Trainer | None = None) -> jax.Array:
 def _store(workdir: pathlib.Path, unit: Unit) -> CheckpointStore:
     pair, variant, seed = unit
     return CheckpointStore(workdir / "checkpoints" / f"{pair}-{variant}-seed{seed}")
-
-
-def _operands(
-    trainer: Trainer, result: TrainResult, mask: jax.Array, seed: int
-) -> tuple[OperandRow, ...]:
-    """What the format did to the operands of a training batch."""
-    dataset, size = trainer.dataset, trainer.config.batch_size
-    images = data.normalise(
-        jnp.asarray(dataset.train.images[:size]), dataset.mean, dataset.std
-    )
-    labels = jnp.asarray(dataset.train.labels[:size])
-    state = result.state
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    key = jax.random.key(seed)
-    found = operand_statistics(
-        trainer.network, variables, images, labels, mask, key=key
-    )
-    return tuple(
-        OperandRow(name, kind, *map(float, values))
-        for name, kinds in found.items()
-        for kind, values in kinds.items()
-        if np.all(np.isfinite(values))  # a product that the loss depends on
-    )
 
 
 def report(config: PairConfig, found: dict[Unit, DuplexRun]) -> frame.Report:

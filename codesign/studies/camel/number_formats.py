@@ -9,23 +9,24 @@ import statistics
 import time
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from codesign import data, models
-from codesign.data.augment import normalise
 from codesign.data.dataset import Dataset
 from codesign.models.formats import InFormats
-from codesign.models.operands import operand_statistics
 from codesign.models.vgg import VGG
 from codesign.numerics import bfp, formats
 from codesign.objective import Design
 from codesign.records import StrPath
 from codesign.report import format_percent
 from codesign.studies import frame
-from codesign.studies.camel import accumulators, number_formats_report, schemes
-from codesign.studies.camel.number_formats_result import FormatRun, OperandRow
+from codesign.studies.camel import (
+    accumulators,
+    number_formats_report,
+    operand_rows,
+    schemes,
+)
+from codesign.studies.camel.number_formats_result import FormatRun
 from codesign.studies.camel.number_formats_settings import (
     PRESETS,
     REFERENCE,
@@ -158,24 +159,20 @@ def _store(workdir: pathlib.Path, scheme: str, seed: int) -> CheckpointStore:
 
 
 def _with_operands(run, prepared, scheme, variables, mask, config) -> FormatRun:
-    split, size = prepared.dataset.train, config.train.batch_size
-    images = normalise(
-        jnp.asarray(split.images[:size]), prepared.dataset.mean, prepared.dataset.std
-    )
-    labels = jnp.asarray(split.labels[:size])
-    network, key = prepared.in_formats(scheme), jax.random.key(config.seed)
-    found = operand_statistics(network, variables, images, labels, mask, key=key)
-    operands = tuple(
-        OperandRow(name, kind, *map(float, values))
-        for name, kinds in found.items()
-        for kind, values in kinds.items()
-        if np.all(np.isfinite(values))  # a product that the loss depends on
+    operands = operand_rows.measure(
+        prepared.in_formats(scheme),
+        variables,
+        prepared.dataset,
+        mask,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
     )
     weights = schemes.parse(scheme).weights
     rows = ()
     if isinstance(weights, bfp.Format) and scheme == formats.label(weights):
+        images, _ = operand_rows.first_batch(prepared.dataset, 4)
         rows = tuple(
-            accumulators.measure(prepared.network, variables, images[:4], mask, weights)
+            accumulators.measure(prepared.network, variables, images, mask, weights)
         )
     return dataclasses.replace(run, operands=operands, accumulators=rows)
 

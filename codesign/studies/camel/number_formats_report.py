@@ -1,6 +1,5 @@
 """Accuracy, error and speed of training in number formats: tables, figures, numbers."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +28,7 @@ from codesign.studies.camel.number_formats_settings import (
     REFERENCE,
     NumberFormatsConfig,
 )
+from codesign.studies.camel.operand_rows import by_product
 from codesign.studies.published import Published, quantities
 
 PAPER = "bfp5"  # the 58-bit word
@@ -299,11 +299,6 @@ def operands_json(config: NumberFormatsConfig, found: Runs) -> dict[str, Any]:
     }
     for scheme in config.schemes:
         run = found.get((scheme, config.seed))
-        products: dict[str, Any] = {}
-        for row in run.operands if run else ():
-            values = dataclasses.asdict(row)
-            name, tensor = values.pop("product"), values.pop("tensor")
-            products.setdefault(name, {})[tensor] = values
-        if products:
-            content["formats"][scheme] = products
+        if run and run.operands:
+            content["formats"][scheme] = by_product(run.operands)
     return content

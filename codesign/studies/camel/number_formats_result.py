@@ -12,27 +12,7 @@ from codesign.studies.camel.number_formats_settings import (
     REFERENCE,
     NumberFormatsConfig,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class OperandRow:
-    """What the formats did to one operand of one product, after training.
-
-    Attributes:
-        product: Path of its module.
-        tensor: `weights`, `activations` or `gradients`.
-        zero, zero_mantissa, zero_block, saturated, flushed, error: As in
-            `numerics.formats.Statistics`.
-    """
-
-    product: str
-    tensor: str
-    zero: float
-    zero_mantissa: float
-    zero_block: float
-    saturated: float
-    flushed: float
-    error: float
+from codesign.studies.camel.operand_rows import OperandRow
 
 
 @dataclasses.dataclass(frozen=True)

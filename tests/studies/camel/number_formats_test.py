@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from codesign.report import Results
-from codesign.studies.camel import number_formats, number_formats_report
+from codesign.studies.camel import number_formats, number_formats_report, operand_rows
 from codesign.studies.camel.number_formats_result import FormatRun
 from codesign.training import TrainConfig
 
@@ -73,7 +73,7 @@ def test_wide_accumulators_are_exact_and_narrow_ones_are_not(finished):
 def test_a_training_is_kept_until_its_operands_are_recorded(finished, tmp_path):
     config = dataclasses.replace(_TINY, schemes=("float32", "bfp5"))
     with (
-        mock.patch.object(number_formats, "operand_statistics", side_effect=KeyError),
+        mock.patch.object(operand_rows, "operand_statistics", side_effect=KeyError),
         pytest.raises(KeyError),
     ):
         number_formats.run(config, workdir=tmp_path)
